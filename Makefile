@@ -1,0 +1,37 @@
+# Two commands do all set-up: `make run` and `make test`. Everything lands in .venv and node_modules.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help setup run test check fmt bench proto clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready ## .venv with everything Python in it
+
+$(VENV)/.ready: pyproject.toml constraints.txt scripts/venv.sh
+	@bash scripts/venv.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+run: $(VENV)/.ready ## start the daemon (ARGS="--port 0 …")
+	@exec $(BIN)/python -m air run $(ARGS)
+
+test: $(VENV)/.ready ## everything the suite needs, then the suite
+	@bash scripts/browser.sh
+	@CI=true $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.ready ## format, lint, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+fmt: $(VENV)/.ready ## format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove what was made
+	rm -rf $(VENV) node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

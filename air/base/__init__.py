@@ -1,0 +1,1 @@
+"""Ground floor: errors, time, randomness, counters. Everything may import it."""
