@@ -1,6 +1,7 @@
 """What peers say to each other about the graph, whichever wire it came by. (core)
 
-Ids are text chosen by the asker; ``re`` is the id of the message that is answered.
+Ids are chosen by the sender, text as a rule (gun takes numbers too, and gets them back as they came);
+``re`` is the id of the message that is answered.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from air.model.cell import Cell, Key, Soul
+from air.model.cell import Cell, Fields, Key, Soul
 from air.model.lex import ALL, Lex
 
-__all__ = ["Ack", "Answer", "Get", "Message", "Put", "SoulRange"]
+__all__ = ["Ack", "Answer", "Get", "Id", "Message", "Put", "SoulRange"]
+
+Id: TypeAlias = str | int | float
 
 
 @dataclass(slots=True)
 class Put:
     """Merge these cells. Answered by one :class:`Ack` once they are durable."""
 
-    id: str
+    id: Id
     cells: Sequence[Cell]
     seen_by: tuple[str, ...] = ()
     """Peer ids that have this message already (``><`` on the GUN wire)."""
@@ -40,7 +43,7 @@ class SoulRange:
 class Get:
     """Tell me these fields now, and keep me told. Answered by one or more :class:`Answer`."""
 
-    id: str
+    id: Id
     soul: Soul | SoulRange
     lex: Lex = ALL
     known: str | None = None
@@ -54,21 +57,28 @@ class Get:
 
 @dataclass(slots=True)
 class Answer:
-    """Part of the answer to a get. No cells and not ``more``: there is nothing."""
+    """Part of the answer to a get. No nodes and not ``more``: there is nothing."""
 
-    id: str
-    re: str
-    cells: Sequence[Cell] = ()
+    id: Id
+    re: Id
+    nodes: Sequence[tuple[Soul, Fields]] = ()
     more: bool = False
     """Further parts follow."""
+    known: str | None = None
+    """Hash of what the asker said it has; an answer that is just that need not be sent."""
+    memo: object = None
+    """The node in memory that this answer is the whole of, for a wire that remembers what it encoded."""
+
+    def cells(self) -> list[Cell]:
+        return [Cell(soul, key, *pair) for soul, fields in self.nodes for key, pair in fields.items()]
 
 
 @dataclass(slots=True)
 class Ack:
     """The answer to a put: durable and readable, or refused with ``error``."""
 
-    id: str
-    re: str
+    id: Id
+    re: Id
     error: str | None = None
 
 

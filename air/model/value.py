@@ -48,7 +48,7 @@ class Link:
         return f"Link({self.soul!r})"
 
 
-Value: TypeAlias = None | bool | int | float | str | Link
+Value: TypeAlias = bool | int | float | str | Link | None
 
 
 def canonical_number(number: int | float) -> int | float | None:
@@ -56,7 +56,7 @@ def canonical_number(number: int | float) -> int | float | None:
 
     Returns None for what JSON cannot carry: infinities and NaN, and integers beyond every double.
     """
-    if type(number) is int:
+    if isinstance(number, int):
         if -SAFE_INTEGER <= number <= SAFE_INTEGER:
             return number
         try:
@@ -130,7 +130,8 @@ def text_json(text: str) -> str:
     except (orjson.JSONEncodeError, UnicodeEncodeError):
         pass
     # orjson refuses lone surrogates. Split at them: the rest is ordinary text.
-    out, run = ['"'], []
+    out: list[str] = ['"']
+    run: list[str] = []
     for unit in _paired(text):
         if "\ud800" <= unit <= "\udfff":
             out.append(orjson.dumps("".join(run)).decode()[1:-1])

@@ -1,0 +1,508 @@
+"""The graph peer: messages and time in, effects out. (core)
+
+Everything a peer decides is decided here, once, whichever wire a message came by: what is merged, what
+is written, who is told, who is asked, what waits for its time, and what is acknowledged when.
+
+Three rules carry the guarantees:
+
+* **An ack comes after the disk.** A put is answered when its batch is durable, and not before.
+* **The disk is asked in order.** Writes and reads are effects that are done in the order they were asked
+  for, and their results come back in that order. So a node may leave memory at any moment: whatever reads
+  it from disk later also sees every write that was on its way.
+* **Memory never guesses.** A field that is not in memory is merged by the disk, and told to others only
+  when the disk says that it won. An older value written after a restart therefore wins nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from sys import maxsize
+
+from air.base.clock import Now
+from air.base.metrics import Counters
+from air.graph.defer import Deferred, DeferredConfig
+from air.graph.effects import Effect, Fetch, FetchSouls, Notify, Persist, Send
+from air.graph.mesh import Fading, Interest, LinkId, LinkState, Role
+from air.graph.upstream import Upstream, UpstreamConfig
+from air.model.cell import Cell, Fields, Key, Soul
+from air.model.ham import wins
+from air.model.lex import ALL, Lex
+from air.model.message import Ack, Answer, Get, Id, Message, Put, SoulRange
+from air.store.api import Page
+from air.store.memory import Memory, select, size_of
+
+__all__ = ["Engine", "EngineConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    subscriptions_max: int = 100_000
+    """Nodes and fields one link may ask to be told about."""
+    seen_seconds: float = 9.0
+    """How long an id is remembered, at least (gun-wire 1.6)."""
+    seen_max: int = 200_000
+    """Ids remembered per generation; there are two."""
+    node_fields_max: int = 4096
+    """A node with more fields than this is read page by page and never held whole in memory."""
+    ask_others_max: int = 8
+    """Connected peers that are asked for something we do not have."""
+    ask_back_max: int = 1_000
+    """Nodes a returning client is asked for, since it may have written while it was away (gun-wire F4)."""
+    ask_on_open_max: int = 64
+    """Nodes wanted by others that a new client is asked for."""
+    deferred: DeferredConfig = field(default_factory=DeferredConfig)
+    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
+
+
+@dataclass(slots=True)
+class _Promise:
+    """A put in work: its ack is owed once ``parts`` batches are durable."""
+
+    source: LinkId
+    put: Put
+    parts: int
+    ack: bool
+
+
+@dataclass(slots=True)
+class _Write:
+    """A batch on its way to disk."""
+
+    promise: _Promise
+    cells: Sequence[Cell]
+    told: bool
+    """Others were told already: every field was in memory, so its fate was known."""
+
+
+@dataclass(slots=True)
+class _Read:
+    """A get that waits for the disk."""
+
+    link: LinkId
+    get: Get
+    after: Key | None = None
+
+
+class Engine:
+    """One graph, its peers, and what is on its way between them."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        ids: Callable[[], str],
+        config: EngineConfig | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        self.config = config or EngineConfig()
+        self.memory = memory
+        self.counters = counters or Counters()
+        self.interest = Interest(self.config.subscriptions_max)
+        self.deferred: Deferred[tuple[_Promise, list[Cell]]] = Deferred(self.config.deferred)
+        self.links: dict[LinkId, LinkState] = {}
+        self._upstreams: dict[str, Upstream] = {}
+        self._outbound: dict[LinkId, tuple[LinkState, Upstream]] = {}
+        self._ids = ids
+        self._seen: Fading[Id | tuple[Id, int], int] = Fading(self.config.seen_seconds, self.config.seen_max)
+        self._paths: Fading[Id, LinkId] = Fading(self.config.seen_seconds, self.config.seen_max)
+        self._writes: dict[int, _Write] = {}
+        self._reads: dict[int, _Read] = {}
+        self._ticket = 0
+        self.accepted = self.ignored = self.duplicates = self.hits = self.misses = 0
+
+    # -- links -----------------------------------------------------------------
+
+    def attach(self, link: LinkId, role: Role, now: Now, name: str = "") -> list[Effect]:
+        """A link is open. On one that we dialled, debts are paid and wishes repeated at once."""
+        state = self.links[link] = LinkState(link, role, name)
+        out: list[Effect] = []
+        if role is Role.OUTBOUND:
+            upstream = self._upstreams.setdefault(name, Upstream(self.config.upstream))
+            upstream.lost()
+            self._outbound[link] = (state, upstream)
+            for cells in upstream.debts():
+                put = Put(self._ids(), cells)
+                upstream.sent(put.id, cells, now.monotonic)
+                out.append(Send((link,), put))
+            for soul in self.interest.souls():
+                if upstream.ask(soul, None):
+                    out.append(Send((link,), Get(self._ids(), soul)))
+        return out
+
+    def detach(self, link: LinkId) -> None:
+        """A link is gone, and its wishes with it."""
+        state = self.links.pop(link, None)
+        if state is None:
+            return
+        self.interest.drop(state)
+        entry = self._outbound.pop(link, None)
+        if entry is not None:
+            entry[1].lost()
+
+    def greeted(self, link: LinkId, peer: str, *, newcomer: bool, now: Now) -> list[Effect]:
+        """The other end has told its ``peer`` id, or that its process has just started (``newcomer``)."""
+        state = self.links.get(link)
+        if state is None:
+            return []
+        state.peer = peer or state.peer
+        state.newcomer = state.newcomer or newcomer
+        if state.greeted or state.role is not Role.INBOUND:
+            return []
+        state.greeted = True
+        # What it wrote while it was away reaches us only if we ask: it will not send it again by itself.
+        return [
+            Send((link,), Get(self._ids(), soul))
+            for soul in self.interest.newest(self.config.ask_on_open_max)
+            if soul not in state.wants
+        ]
+
+    def owed(self) -> int:
+        """Fields that some dialled peer has not acknowledged yet."""
+        return sum(upstream.owed for upstream in self._upstreams.values())
+
+    @property
+    def has_upstreams(self) -> bool:
+        """True while a peer that we dialled is connected."""
+        return bool(self._outbound)
+
+    # -- messages --------------------------------------------------------------
+
+    def receive(self, link: LinkId, message: Message, now: Now) -> list[Effect]:
+        """Take one message. Raises Violation when it must be refused; nothing has changed then."""
+        out: list[Effect] = []
+        if type(message) is Put:
+            self._put(link, message, now, out)
+        elif type(message) is Get:
+            self._get(link, message, now, out)
+        elif type(message) is Answer:
+            self._answer(link, message, now, out)
+        elif type(message) is Ack:
+            entry = self._outbound.get(link)
+            if entry is not None:
+                entry[1].acknowledged(message.re)
+        return out
+
+    def tick(self, now: Now) -> list[Effect]:
+        """Do what is due; to be called at or after :meth:`deadline`."""
+        out: list[Effect] = []
+        for promise, cells in self.deferred.pop_due(now.wall):
+            self._merge(promise, cells, now, out)
+        for _, upstream in self._outbound.values():
+            upstream.tick(now.monotonic)
+        return out
+
+    def deadline(self, now: Now) -> float | None:
+        """When :meth:`tick` has something to do, on the monotonic clock."""
+        due = [self.deferred.deadline(now)] if len(self.deferred) else []
+        due += [upstream.deadline for _, upstream in self._outbound.values()]
+        return min((moment for moment in due if moment is not None), default=None)
+
+    # -- writing ---------------------------------------------------------------
+
+    def _put(self, link: LinkId, put: Put, now: Now, out: list[Effect], *, ack: bool = True) -> None:
+        cells, wall = put.cells, now.wall
+        content = hash(tuple(cells))
+        duplicate = self._seen.get(put.id) == content
+        if duplicate:
+            self.duplicates += 1
+        later: dict[float, list[Cell]] = {}
+        for cell in cells:
+            if cell.state > wall:
+                later.setdefault(cell.state, []).append(cell)
+        if later:
+            # A repeated message is merged again, which changes nothing, and acknowledged again: who repeats
+            # it has not heard the first ack. Only what waits for its time must not be held twice.
+            if duplicate:
+                return
+            size = sum(len(c.soul) + len(c.key) + size_of(c.value) for some in later.values() for c in some)
+            self.deferred.check(max(later), size, wall)
+            cells = [cell for cell in cells if cell.state <= wall]
+        self._seen.set(put.id, content, now.monotonic)
+        promise = _Promise(link, put, len(later), ack)
+        for state, some in later.items():
+            size = sum(len(c.soul) + len(c.key) + size_of(c.value) for c in some)
+            self.deferred.push(state, (promise, some), size)
+        if cells or not later:
+            promise.parts += 1
+            self._merge(promise, cells, now, out)
+
+    def _merge(self, promise: _Promise, cells: Sequence[Cell], now: Now, out: list[Effect]) -> None:
+        """Merge what memory can judge, leave the rest to the disk, and write both as one batch."""
+        memory = self.memory
+        fresh: list[Cell] = []
+        unknown = 0
+        for cell in cells:
+            soul, key, value, state = cell
+            node = memory.node(soul)
+            if node is None:
+                if not memory.authoritative:
+                    unknown += 1
+                    fresh.append(cell)
+                    continue
+                node = memory.ensure(soul)
+            known = node.fields.get(key)
+            if known is None:
+                if not node.complete:
+                    unknown += 1
+                    fresh.append(cell)
+                    continue
+            elif not wins(value, state, known[0], known[1]):
+                continue
+            memory.set(node, key, value, state)
+            fresh.append(cell)
+        self.ignored += len(cells) - len(fresh)
+        if fresh and not unknown:
+            self.accepted += len(fresh)
+            self._tell(promise, fresh, now, out)
+        self._ticket += 1
+        self._writes[self._ticket] = _Write(promise, fresh, not unknown)
+        out.append(Persist(self._ticket, fresh))
+        memory.evict()
+
+    def persisted(self, ticket: int, kept: Mapping[int, Cell], now: Now) -> list[Effect]:
+        """A batch is durable. ``kept``: what the store holds instead, for each cell that changed nothing."""
+        out: list[Effect] = []
+        write = self._writes.pop(ticket)
+        memory, cells = self.memory, write.cells
+        for index, cell in enumerate(cells):
+            stored = kept.get(index, cell)
+            soul, key, value, state = stored
+            node = memory.node(soul) if write.told else memory.ensure(soul)
+            if node is not None:
+                known = node.fields.get(key)
+                if known is None or wins(value, state, *known):
+                    memory.set(node, key, value, state)
+        if not write.told:
+            won = [cell for index, cell in enumerate(cells) if index not in kept]
+            self.accepted += len(won)
+            self.ignored += len(kept)
+            if won:
+                self._tell(write.promise, won, now, out)
+            memory.evict()
+        self._part_done(write.promise, None, out)
+        return out
+
+    def is_writing(self, ticket: int) -> bool:
+        """True when ``ticket`` belongs to a batch on its way to disk, and not to a read."""
+        return ticket in self._writes
+
+    def aborted(self, ticket: int, error: str, now: Now) -> list[Effect]:
+        """The store could not do it. A writer is told so, and a reader is not told that there is nothing."""
+        out: list[Effect] = []
+        write = self._writes.pop(ticket, None)
+        if write is None:
+            read = self._reads.pop(ticket)
+            if read.link in self.links:
+                out.append(Send((read.link,), Ack(self._ids(), read.get.id, error)))
+            return out
+        for cell in write.cells:
+            # Memory may hold what the disk refused; the next reader shall see what the disk has.
+            self.memory.drop(cell.soul)
+        self._seen.pop(write.promise.put.id)
+        write.promise.parts = 1
+        self._part_done(write.promise, error, out)
+        return out
+
+    def _part_done(self, promise: _Promise, error: str | None, out: list[Effect]) -> None:
+        promise.parts -= 1
+        if promise.parts == 0 and promise.ack and promise.source in self.links:
+            out.append(Send((promise.source,), Ack(self._ids(), promise.put.id, error)))
+
+    def _tell(self, promise: _Promise, cells: Sequence[Cell], now: Now, out: list[Effect]) -> None:
+        """Relay cells that won: to whoever asked for them, and to every peer we dialled."""
+        source, put = promise.source, promise.put
+        whole = len(cells) == len(put.cells)
+        full: list[LinkId] = []
+        watchers: dict[LinkId, list[Cell]] = {}
+        wanted: dict[LinkId, list[Cell]] = {}
+        for cell in cells:
+            links = self.interest.of(cell.soul)
+            if links is None:
+                continue
+            for link, state in links.items():
+                keys = state.wants[cell.soul]
+                if (keys is None or cell.key in keys) and link not in self._outbound:
+                    if state.role is Role.LOCAL:
+                        watchers.setdefault(link, []).append(cell)
+                    elif link != source and not (put.seen_by and state.peer in put.seen_by):
+                        wanted.setdefault(link, []).append(cell)
+        for link, some in wanted.items():
+            if len(some) == len(cells):
+                full.append(link)
+            else:
+                # Part of a message is another message: under the old id the rest would pass for a duplicate.
+                out.append(Send((link,), Put(self._ids(), some)))
+        id = put.id if whole else self._ids()
+        for link, (state, upstream) in self._outbound.items():
+            if link != source and state.peer not in put.seen_by:
+                full.append(link)
+                upstream.sent(id, cells, now.monotonic)
+        for name, upstream in self._upstreams.items():
+            if source not in self._outbound or self._outbound[source][0].name != name:
+                upstream.owe(cells)
+        if full:
+            out.append(Send(full, Put(id, cells, put.seen_by, put.extra if whole else None)))
+        for link, some in watchers.items():
+            out.append(Notify((link,), some))
+
+    # -- reading ---------------------------------------------------------------
+
+    def _get(self, link: LinkId, get: Get, now: Now, out: list[Effect]) -> None:
+        soul, lex, state = get.soul, get.lex, self.links[link]
+        content = hash(soul) if lex is ALL else hash((soul, lex))
+        if self._seen.get(get.id) == content:
+            self.duplicates += 1
+            return
+        if isinstance(soul, SoulRange):
+            self._seen.set(get.id, content, now.monotonic)
+            self._ticket += 1
+            self._reads[self._ticket] = _Read(link, get)
+            out.append(FetchSouls(self._ticket, link, soul))
+            return
+        # A LEX over keys subscribes to the whole node, as gun's relays do it.
+        key = lex.exact
+        new = self.interest.add(state, soul, key)
+        self._seen.set(get.id, content, now.monotonic)
+        memory = self.memory
+        node = memory.node(soul)
+        if node is None and memory.authoritative:
+            found: Fields | None = {}
+        elif node is None:
+            found = None
+        elif key is not None:
+            pair = node.fields.get(key)
+            found = {key: pair} if pair is not None else {} if node.complete else None
+        elif not node.complete:
+            found = None
+        elif lex.is_all and not lex.reverse:
+            found = node.fields
+        else:
+            found = select(node.fields, lex, None, len(node.fields), maxsize).fields
+        if found is None:
+            self.misses += 1
+            self._ticket += 1
+            self._reads[self._ticket] = _Read(link, get)
+            out.append(Fetch(self._ticket, link, soul, lex))
+        else:
+            self.hits += 1
+            memo = node if found and node is not None and found is node.fields else None
+            nodes = [(soul, found)] if found else ()
+            out.append(Send((link,), Answer(self._ids(), get.id, nodes, known=get.known, memo=memo)))
+            if not found:
+                self._ask_others(link, get, soul, now, out)
+        if self._outbound:
+            self._ask_upstream(link, get, soul, key, now, out)
+        if new and state.role is Role.INBOUND and not state.newcomer:
+            self._ask_back(state, soul, out)
+
+    def _ask_upstream(
+        self, link: LinkId, get: Get, soul: Soul, key: Key | None, now: Now, out: list[Effect]
+    ) -> None:
+        """Pass a question on to the peers we dialled, once per connection: it subscribes us there."""
+        exact_or_all = key is not None or get.lex.is_all
+        targets = [
+            other
+            for other, (_, upstream) in self._outbound.items()
+            if other != link and (upstream.ask(soul, key) or not exact_or_all)
+        ]
+        if targets:
+            self._paths.set(get.id, link, now.monotonic)
+            out.append(Send(targets, Get(get.id, soul, get.lex, get.known)))
+
+    def _ask_others(self, link: LinkId, get: Get, soul: Soul, now: Now, out: list[Effect]) -> None:
+        """We have nothing: perhaps a connected client does, first of all one that wanted the same."""
+        room = self.config.ask_others_max
+        chosen = [
+            other
+            for other, state in (self.interest.of(soul) or {}).items()
+            if state.role is Role.INBOUND and other != link
+        ][:room]
+        if len(chosen) < room:
+            for other, state in reversed(self.links.items()):
+                if state.role is Role.INBOUND and other != link and other not in chosen:
+                    chosen.append(other)
+                    if len(chosen) == room:
+                        break
+        if chosen:
+            self._paths.set(get.id, link, now.monotonic)
+            out.append(Send(chosen, Get(get.id, soul, get.lex, get.known)))
+
+    def _ask_back(self, state: LinkState, soul: Soul, out: list[Effect]) -> None:
+        """Ask a client that came back for what it asks: it does not send by itself what it wrote offline."""
+        if state.asked_back < self.config.ask_back_max:
+            state.asked_back += 1
+            out.append(Send((state.id,), Get(self._ids(), soul)))
+
+    def fetched(self, ticket: int, page: Page, now: Now) -> list[Effect]:
+        """A page has come from disk: answer with it, and ask for the next one."""
+        out: list[Effect] = []
+        read = self._reads.pop(ticket)
+        get, link = read.get, read.link
+        soul = get.soul
+        assert not isinstance(soul, SoulRange)
+        fields = self._learn(soul, get.lex, page, first=read.after is None)
+        if link not in self.links:
+            return out
+        nodes = [(soul, fields)] if fields else ()
+        more = page.next is not None
+        known = get.known if read.after is None and not more else None
+        out.append(Send((link,), Answer(self._ids(), get.id, nodes, more, known)))
+        if more:
+            self._ticket += 1
+            self._reads[self._ticket] = _Read(link, get, page.next)
+            out.append(Fetch(self._ticket, link, soul, get.lex, page.next))
+        elif not fields and read.after is None:
+            self._ask_others(link, get, soul, now, out)
+        return out
+
+    def _learn(self, soul: Soul, lex: Lex, page: Page, *, first: bool) -> Fields:
+        """Keep in memory what was read, and return it with anything newer that memory knew."""
+        memory = self.memory
+        complete = first and page.next is None and lex.is_all
+        node = memory.node(soul)
+        if node is None:
+            one = lex.exact is not None and page.fields
+            if not (complete or one) or len(page.fields) > self.config.node_fields_max:
+                return page.fields
+            node = memory.ensure(soul)
+        fields = dict(page.fields)
+        for key, (value, state) in page.fields.items():
+            known = node.fields.get(key)
+            if known is None or wins(value, state, *known):
+                if complete or lex.exact is not None:
+                    memory.set(node, key, value, state)
+            else:
+                fields[key] = known
+        if complete and len(node.fields) <= self.config.node_fields_max:
+            node.complete = True
+            if not lex.reverse:
+                memory.evict()
+                return node.fields
+        memory.evict()
+        return fields
+
+    def fetched_souls(self, ticket: int, cells: Sequence[Cell], now: Now) -> list[Effect]:
+        """Whole nodes have come from disk for a question about souls."""
+        read = self._reads.pop(ticket)
+        if read.link not in self.links:
+            return []
+        nodes: dict[Soul, dict[Key, tuple[object, float]]] = {}
+        for soul, key, value, state in cells:
+            nodes.setdefault(soul, {})[key] = (value, state)
+        return [Send((read.link,), Answer(self._ids(), read.get.id, list(nodes.items())))]  # type: ignore[arg-type]
+
+    def _answer(self, link: LinkId, answer: Answer, now: Now, out: list[Effect]) -> None:
+        """What a peer answered to a question of ours, or of somebody who asked through us."""
+        cells = answer.cells()
+        if not cells:
+            return
+        asker = self._paths.get(answer.re)
+        # Peers that hold the same answer alike; one of them is enough (gun-wire 1.6).
+        content = hash(tuple(cells))
+        if self._seen.get((answer.re, content)) == content:
+            self.duplicates += 1
+            return
+        self._seen.set((answer.re, content), content, now.monotonic)
+        self._put(link, Put(self._ids(), cells), now, out, ack=False)
+        if asker is not None and asker in self.links and asker != link:
+            out.append(Send((asker,), Answer(self._ids(), answer.re, answer.nodes, answer.more)))

@@ -1,0 +1,152 @@
+"""Who is connected, who wants what, and what was said already. (core)
+
+The mesh knows links and ids, not data: message ids seen before, the way an answer takes back to its
+asker, and which links asked for which fields. Every table has a ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeAlias, TypeVar
+
+from air.base.errors import LimitReached
+from air.model.cell import Key, Soul
+
+__all__ = ["Fading", "Interest", "LinkId", "LinkState", "Role"]
+
+LinkId: TypeAlias = int
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Role(Enum):
+    """Which end of a link we are, which decides what the other end is told."""
+
+    INBOUND = "inbound"
+    """They dialled us: they are told what they asked for."""
+    OUTBOUND = "outbound"
+    """We dialled them: they are told every write, and asked for what we are asked for."""
+    LOCAL = "local"
+    """A watcher in this program."""
+
+
+@dataclass(slots=True)
+class LinkState:
+    """What the mesh keeps of one link."""
+
+    id: LinkId
+    role: Role
+    name: str = ""
+    """Stable name of the peer behind an outbound link: what is owed to it outlives the link."""
+    peer: str = ""
+    """The peer id it told, or ""."""
+    wants: dict[Soul, set[Key] | None] = field(default_factory=dict)
+    """What it asked for: a set of keys, or None for the whole node."""
+    wants_count: int = 0
+    asked_back: int = 0
+    """Souls it was asked for when it came back; see ``Engine``."""
+    greeted: bool = False
+    newcomer: bool = False
+    """It said that its process has just started (``hi``), so it has nothing written offline."""
+
+
+class Fading(Generic[K, V]):
+    """A map that forgets: an entry lives between one and two periods after it was last set.
+
+    Two generations are kept and the older one is dropped whole, so no entry needs a timer.
+    ``entries_max`` bounds each generation; a flood shortens the memory instead of growing it.
+    """
+
+    __slots__ = ("_entries_max", "_old", "_period", "_turned", "_young")
+
+    def __init__(self, period_seconds: float, entries_max: int) -> None:
+        self._period, self._entries_max = period_seconds, entries_max
+        self._young: dict[K, V] = {}
+        self._old: dict[K, V] = {}
+        self._turned = 0.0
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, key: K) -> V | None:
+        value = self._young.get(key)
+        return value if value is not None else self._old.get(key)
+
+    def set(self, key: K, value: V, monotonic: float) -> None:
+        if monotonic - self._turned >= self._period or len(self._young) >= self._entries_max:
+            # Two periods without a word: the young ones are old too.
+            self._old = self._young if monotonic - self._turned < 2 * self._period else {}
+            self._young = {}
+            self._turned = monotonic
+        self._young[key] = value
+
+    def pop(self, key: K) -> None:
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
+
+class Interest:
+    """Which links want which fields. Asking is subscribing, and lasts as long as the link."""
+
+    __slots__ = ("_by_soul", "_wants_max")
+
+    def __init__(self, wants_max: int) -> None:
+        self._by_soul: dict[Soul, dict[LinkId, LinkState]] = {}
+        self._wants_max = wants_max
+
+    def __len__(self) -> int:
+        return len(self._by_soul)
+
+    def add(self, link: LinkState, soul: Soul, key: Key | None) -> bool:
+        """Note that ``link`` wants a field, or with key None the whole node. True when that is new.
+
+        Raises LimitReached ``limit.subscriptions`` beyond the ceiling for one link.
+        """
+        keys = link.wants.get(soul, _ABSENT)
+        if keys is None or (key is not None and keys is not _ABSENT and key in keys):
+            return False
+        if link.wants_count >= self._wants_max:
+            raise LimitReached(
+                f"more than {self._wants_max} subscriptions on one link", code="limit.subscriptions"
+            )
+        if keys is _ABSENT:
+            link.wants[soul] = None if key is None else {key}
+            self._by_soul.setdefault(soul, {})[link.id] = link
+            link.wants_count += 1
+        elif key is None:
+            link.wants[soul] = None
+            link.wants_count -= len(keys) - 1
+        else:
+            keys.add(key)
+            link.wants_count += 1
+        return True
+
+    def drop(self, link: LinkState, soul: Soul | None = None) -> None:
+        """Forget what ``link`` wants of one soul, or of all."""
+        for name in [soul] if soul is not None else list(link.wants):
+            keys = link.wants.pop(name, _ABSENT)
+            if keys is _ABSENT:
+                continue
+            link.wants_count -= 1 if keys is None else len(keys)
+            links = self._by_soul[name]
+            del links[link.id]
+            if not links:
+                del self._by_soul[name]
+
+    def of(self, soul: Soul) -> dict[LinkId, LinkState] | None:
+        """The links that want something of ``soul``."""
+        return self._by_soul.get(soul)
+
+    def souls(self) -> Iterator[Soul]:
+        """Everything anybody wants, the newest wish last."""
+        return iter(self._by_soul)
+
+    def newest(self, count: int) -> Iterator[Soul]:
+        """The ``count`` souls that were first asked for most recently."""
+        for soul, _ in zip(reversed(self._by_soul), range(count), strict=False):
+            yield soul
+
+
+_ABSENT: set[Key] = set()

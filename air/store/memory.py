@@ -1,0 +1,220 @@
+"""Nodes in memory under a byte budget: the cache in front of a disk, or a store of its own. (core)
+
+The engine reads and changes nodes here directly, without a copy and without a thread. What is least
+recently used goes first when the budget is reached.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+from air.base.errors import Misuse
+from air.model.cell import Cell, Key, Soul, State
+from air.model.ham import wins
+from air.model.lex import ALL, Lex, cost
+from air.model.message import SoulRange
+from air.model.value import Link, Value, unit_bytes
+from air.store.api import PAGE_BYTES, PAGE_FIELDS, Page
+
+__all__ = ["FIELD_BYTES", "NODE_BYTES", "Memory", "Node", "size_of"]
+
+NODE_BYTES = 460
+"""What a node without fields takes in CPython 3.11: object, dictionary, place in the LRU order."""
+FIELD_BYTES = 150
+"""What a field takes beside the text of key and value: tuple, state, slots of the dictionary."""
+
+
+def size_of(value: Value) -> int:
+    """Bytes of a value beyond the constant part, near enough for a budget."""
+    if type(value) is str:
+        return len(value) if value.isascii() else 4 * len(value)
+    return 60 + 4 * len(value.soul) if type(value) is Link else 0
+
+
+class Node:
+    """The fields of one node that are in memory."""
+
+    __slots__ = ("bytes", "complete", "encoded", "fields")
+
+    def __init__(self, soul_size: int, complete: bool) -> None:
+        self.fields: dict[Key, tuple[Value, State]] = {}
+        self.complete = complete
+        """True when a key that is not in ``fields`` does not exist."""
+        self.bytes = NODE_BYTES + soul_size
+        self.encoded: object = None
+        """What a wire remembers of its last whole answer; gone when a field changes."""
+
+
+class Memory:
+    """A bounded map of nodes, and a :class:`~air.store.api.Store` by itself.
+
+    ``authoritative`` says that nothing is behind it: a missing node then does not exist. As a cache
+    (the default), a missing node is unknown.
+    """
+
+    __slots__ = ("_nodes", "authoritative", "bytes", "evicted", "limit_bytes")
+
+    def __init__(self, limit_bytes: int, *, authoritative: bool = False) -> None:
+        if limit_bytes <= 0:
+            raise Misuse("a memory store needs a budget above 0 bytes")
+        self.limit_bytes = limit_bytes
+        self.authoritative = authoritative
+        self.bytes = 0
+        self.evicted = 0
+        self._nodes: OrderedDict[Soul, Node] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def node(self, soul: Soul) -> Node | None:
+        """The node, now the most recently used one; None when nothing of it is in memory."""
+        node = self._nodes.get(soul)
+        if node is not None:
+            self._nodes.move_to_end(soul)
+        return node
+
+    def ensure(self, soul: Soul) -> Node:
+        """The node, made when it is not there; complete from the start when nothing is behind this memory."""
+        node = self.node(soul)
+        if node is None:
+            node = self._nodes[soul] = Node(4 * len(soul), self.authoritative)
+            self.bytes += node.bytes
+        return node
+
+    def set(self, node: Node, key: Key, value: Value, state: State) -> None:
+        """Put a field in place of whatever was there. The caller has judged it."""
+        fields = node.fields
+        known = fields.get(key)
+        grown = size_of(value) - size_of(known[0]) if known else FIELD_BYTES + len(key) + size_of(value)
+        fields[key] = (value, state)
+        self.charge(node, grown)
+        if node.encoded is not None:
+            self.forget_encoded(node)
+
+    def charge(self, node: Node, size: int) -> None:
+        """Account for ``size`` more bytes of a node (fewer when negative)."""
+        node.bytes += size
+        self.bytes += size
+
+    def remember_encoded(self, node: Node, encoded: object, size: int) -> None:
+        """Keep a wire's answer with the node until a field changes."""
+        self.forget_encoded(node)
+        node.encoded = (encoded, size)
+        self.charge(node, size)
+
+    def forget_encoded(self, node: Node) -> None:
+        if node.encoded is not None:
+            self.charge(node, -node.encoded[1])  # type: ignore[index]
+            node.encoded = None
+
+    def merge(self, cells: Sequence[Cell]) -> dict[int, Cell]:
+        """Merge cells into the nodes that are in memory or, when authoritative, into all.
+
+        Returns what is held instead for each cell that changed nothing. A cache must never learn a
+        field of a node whose other fields it would then seem to know, so unknown nodes become
+        incomplete ones.
+        """
+        kept: dict[int, Cell] = {}
+        for index, (soul, key, value, state) in enumerate(cells):
+            node = self.ensure(soul)
+            known = node.fields.get(key)
+            if known is None or wins(value, state, *known):
+                self.set(node, key, value, state)
+            else:
+                kept[index] = Cell(soul, key, *known)
+        return kept
+
+    def drop(self, soul: Soul) -> None:
+        """Forget a node."""
+        node = self._nodes.pop(soul, None)
+        if node is not None:
+            self.bytes -= node.bytes
+
+    def evict(self) -> int:
+        """Forget least recently used nodes until the budget holds. Returns how many went."""
+        count = 0
+        while self.bytes > self.limit_bytes and len(self._nodes) > 1:
+            _, node = self._nodes.popitem(last=False)
+            self.bytes -= node.bytes
+            count += 1
+        self.evicted += count
+        return count
+
+    # -- as a store of its own -------------------------------------------------
+
+    def read(
+        self,
+        soul: Soul,
+        lex: Lex = ALL,
+        /,
+        *,
+        after: Key | None = None,
+        fields_max: int = PAGE_FIELDS,
+        bytes_max: int = PAGE_BYTES,
+    ) -> Page:
+        node = self.node(soul)
+        return Page({}, None) if node is None else select(node.fields, lex, after, fields_max, bytes_max)
+
+    def write(self, cells: Sequence[Cell], /) -> dict[int, Cell]:
+        kept = self.merge(cells)
+        self.evict()
+        return kept
+
+    def souls(self, after: Soul = "", limit: int = 1024, *, prefix: str = "") -> Sequence[Soul]:
+        low = unit_bytes(after)
+        names = [
+            soul for soul in self._nodes if soul.startswith(prefix) and (not after or unit_bytes(soul) > low)
+        ]
+        return sorted(names, key=unit_bytes)[:limit]
+
+    def scan(self, range: SoulRange) -> list[Cell]:
+        """The cells of all nodes whose soul starts with a prefix, within its budget (gun-wire 2.4)."""
+        cells: list[Cell] = []
+        spent = 0
+        names = sorted(filter(lambda soul: soul.startswith(range.prefix), self._nodes), key=unit_bytes)
+        for soul in reversed(names) if range.reverse else names:
+            fields = self._nodes[soul].fields
+            for key in sorted(fields, key=unit_bytes, reverse=range.reverse):
+                if spent >= range.budget:
+                    return cells
+                spent += cost(fields[key][0])
+                cells.append(Cell(soul, key, *fields[key]))
+        return cells
+
+    def close(self) -> None:
+        self._nodes.clear()
+        self.bytes = 0
+
+
+def select(
+    fields: Mapping[Key, tuple[Value, State]],
+    lex: Lex,
+    after: Key | None = None,
+    fields_max: int = PAGE_FIELDS,
+    bytes_max: int = PAGE_BYTES,
+) -> Page:
+    """Choose from the fields of a whole node what :meth:`air.store.api.Store.read` would."""
+    if lex.exact is not None or (lex.prefix and lex.prefix in fields):
+        # Rule 5 of gun-wire 2.4: a prefix that is itself a key means only that key.
+        only = lex.exact if lex.exact is not None else lex.prefix
+        # The key is met before the bounds, so they must hold for it too.
+        if only in fields and (lex.exact is not None or lex.holds(only)):
+            return Page({only: fields[only]}, None)
+        return Page({}, None)
+    keys = sorted(fields if lex.is_all else filter(lex.holds, fields), key=unit_bytes, reverse=lex.reverse)
+    if after is not None:
+        mark = unit_bytes(after)
+        keys = [key for key in keys if (unit_bytes(key) < mark if lex.reverse else unit_bytes(key) > mark)]
+    chosen: dict[Key, tuple[Value, State]] = {}
+    spent = size = 0
+    for key in keys:
+        if lex.budget is not None:
+            if spent >= lex.budget:
+                break
+            spent += cost(fields[key][0])
+        elif len(chosen) >= fields_max or size >= bytes_max:
+            return Page(chosen, next(reversed(chosen)))
+        chosen[key] = fields[key]
+        size += len(key) + size_of(fields[key][0])
+    return Page(chosen, None)
