@@ -1,0 +1,1 @@
+"""The program: its settings, its command line, its admin interface. Nothing imports it."""

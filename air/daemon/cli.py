@@ -1,0 +1,230 @@
+"""The command line: what the user typed becomes settings and a command. (root)
+
+Everything a command does not need is imported where it is used: ``air get`` is done before the
+daemon's libraries would have loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from air import __version__
+from air.base.errors import AirError, ConfigError, Denied, Misuse
+from air.daemon.settings import Flag, Settings, load
+
+__all__ = ["main"]
+
+OK: Final = 0
+FAILURE: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+NO_DAEMON: Final = 4
+DENIED: Final = 5
+
+_SUMMARIES: Final = {
+    "run": "start the daemon (also when no command is given)",
+    "put": "write fields of a node: air put SOUL key=value …",
+    "get": "read a node or one field: air get SOUL [KEY]",
+    "watch": "print a node and each change of it: air watch SOUL [KEY]",
+    "peers": "list the links to peers",
+    "id": "print the peer id of the daemon",
+    "health": "tell whether the daemon is well",
+    "metrics": "print the counters of the daemon",
+    "stop": "stop the daemon and wait for its end",
+    "config": "print the settings in force and where each came from",
+}
+_SWITCHES: Final = frozenset({"--json", "--reverse", "--states", "--template", "-h", "--help", "--version"})
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Misuse(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code, see the constants above."""
+    command = "air"
+    try:
+        command, rest = _split(list(sys.argv[1:] if arguments is None else arguments))
+        return _perform(command, rest)
+    except KeyboardInterrupt:
+        # A watch has no other end than this one.
+        return OK if command == "watch" else 128 + 2
+    except BrokenPipeError:
+        # The reader has seen enough (air get … | head). Keep Python from trying once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except AirError as error:
+        return _failed(error, error.message or error.code, _exit_code(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(error, f"{where}{error.strerror or error}", FAILURE)
+    except Exception as error:
+        return _failed(
+            error, f"unexpected {type(error).__name__}: {error} (AIR_DEBUG=1 shows where)", FAILURE
+        )
+
+
+def _failed(error: Exception, text: str, code: int) -> int:
+    if os.environ.get("AIR_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    line = " ".join(text.split())
+    sys.stderr.buffer.write(f"air: {line}\n".encode("utf-8", "replace"))
+    sys.stderr.buffer.flush()
+    return code
+
+
+def _exit_code(error: AirError) -> int:
+    if isinstance(error, Denied):
+        return DENIED
+    if isinstance(error, Misuse) or (isinstance(error, ConfigError) and error.code.startswith("config.")):
+        return USAGE
+    return {"node.not-found": NOT_FOUND, "daemon.none": NO_DAEMON}.get(error.code, FAILURE)
+
+
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command and its arguments; options may stand before it. No command means ``run``."""
+    skip = False
+    for place, word in enumerate(arguments):
+        if skip:
+            skip = False
+        elif word == "--":
+            break
+        elif word.startswith("-"):
+            skip = "=" not in word and word not in _SWITCHES
+        elif word in _SUMMARIES:
+            return word, arguments[:place] + arguments[place + 1 :]
+        else:
+            import difflib
+
+            near = difflib.get_close_matches(word, _SUMMARIES, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(_SUMMARIES)}"
+            raise Misuse(f"there is no command {word}{hint}")
+    return ("help" if arguments and {"-h", "--help"} & set(arguments) else "run"), arguments
+
+
+def _perform(command: str, arguments: list[str]) -> int:
+    if command == "help":
+        print(_overview())
+        return OK
+    parser = _parser(command)
+    try:
+        args = parser.parse_intermixed_args(arguments) if command == "put" else parser.parse_args(arguments)
+        for word in arguments:
+            word.encode()
+    except UnicodeEncodeError:
+        raise Misuse("the arguments are not UTF-8") from None
+    except SystemExit:
+        return OK  # --help and --version have printed what they had to
+    except Misuse as error:
+        raise Misuse(f"{error.message} (air {command} --help)") from None
+    settings = load(os.environ, config_file=args.config, flags=_flags(args))
+    if command == "run":
+        from air.daemon.run import run
+
+        run(settings.config, json_line=args.json)
+    elif command == "config":
+        _config(settings, args)
+    else:
+        from air.daemon.commands import perform
+
+        perform(command, args, settings)
+    return OK
+
+
+def _parser(command: str) -> ArgumentParser:
+    parser = _Parser(prog=f"air {command}", description=_SUMMARIES[command], allow_abbrev=False)
+    add = parser.add_argument
+    add("--version", action="version", version=__version__)
+    add("--json", action="store_true", help="print JSON")
+    add("--data", metavar="DIR", help="data folder of the daemon")
+    add("--config", metavar="FILE", help="configuration file (TOML)")
+    add(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any setting, as in store.engine=memory",
+    )
+    if command in ("run", "config"):
+        add("--host", help="address of the GUN wire")
+        add("--port", help="port of the GUN wire; 0 picks a free one")
+        add("--peer", metavar="URL", action="append", help="relay to stay connected to; may be repeated")
+        add("--static", metavar="DIR", help="folder served to browsers")
+        add("--admin", metavar="HOST:PORT", help="address of the admin interface")
+        add("--backend", help="event loop: asyncio or trio")
+        add("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+        if command == "config":
+            add("--template", action="store_true", help="print a documented configuration file instead")
+        return parser
+    add("--api", metavar="URL", help="admin interface of the daemon, when it is not found through --data")
+    add("--token-file", metavar="FILE", help="its token")
+    if command in ("put", "get", "watch"):
+        add("soul", metavar="SOUL", help="name of the node")
+    if command == "put":
+        add("fields", metavar="KEY=VALUE", nargs="+", help='JSON or text; a link is {"#":"soul"}')
+    if command in ("get", "watch"):
+        add("key", metavar="KEY", nargs="?", help="one field")
+    if command == "get":
+        add("--prefix", metavar="P", help="keys that start so")
+        add("--from", dest="start", metavar="A", help="first key (what follows the prefix)")
+        add("--to", dest="end", metavar="B", help="last key (what follows the prefix)")
+        add("--limit", metavar="N", type=int, help="at most so many fields")
+        add("--reverse", action="store_true", help="from the last key to the first")
+        add("--states", action="store_true", help="also print when each field was written")
+    return parser
+
+
+def _flags(args: Namespace) -> list[Flag]:
+    flags = []
+    for name, key in (
+        ("data", "node.data"),
+        ("host", "gun.host"),
+        ("port", "gun.port"),
+        ("peer", "gun.peers"),
+        ("static", "gun.static"),
+        ("backend", "node.backend"),
+        ("log_level", "log.level"),
+    ):
+        given = getattr(args, name, None)
+        if given is not None:
+            flags.append(Flag(key, given, f"--{name.replace('_', '-')}"))
+    admin = getattr(args, "admin", None)
+    if admin is not None:
+        host, colon, port = admin.rpartition(":")
+        if not colon or not host:
+            raise Misuse(f"--admin wants HOST:PORT, not {admin}")
+        flags += [Flag("admin.host", host.strip("[]"), "--admin"), Flag("admin.port", port, "--admin")]
+    for one in args.set:
+        key, equals, value = one.partition("=")
+        if not equals:
+            raise Misuse(f"--set wants section.key=value, not {one}")
+        flags.append(Flag(key, value, "--set"))
+    return flags
+
+
+def _config(settings: Settings, args: Namespace) -> None:
+    from air.daemon import confdoc
+    from air.daemon.commands import show
+
+    if args.template:
+        show(confdoc.template().rstrip())
+    elif args.json:
+        import json
+
+        show(json.dumps(confdoc.as_json(settings)))
+    else:
+        show(confdoc.effective(settings).rstrip())
+
+
+def _overview() -> str:
+    lines = ["usage: air [command] [options]", ""]
+    lines += [f"  {name:9}{summary}" for name, summary in _SUMMARIES.items()]
+    lines += ["", "air COMMAND --help tells more. Exit codes: 0 ok, 1 failure, 2 usage, 3 not found,"]
+    return "\n".join([*lines, "4 no daemon, 5 denied."])

@@ -1,0 +1,217 @@
+"""Reading records from a table in order: pages, scans, names of nodes. Nothing damaged comes out. (core)
+
+The table is reached through one function that runs SQL and yields rows, so this module knows the
+schema and nothing of the library underneath.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeAlias
+
+from air.model.cell import Cell, Key, Soul, State
+from air.model.lex import Lex, cost
+from air.model.message import SoulRange
+from air.model.value import Value, unit_bytes, units_from_bytes
+from air.store.api import Page
+from air.store.record import ScanCursor, ScanPage, decode_state, decode_value, intact
+
+__all__ = ["Records", "Rows", "Verification"]
+
+
+class Rows(Protocol):
+    """The rows of a query, produced as they are asked for."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+    def fetchone(self) -> Any: ...
+    def close(self) -> None: ...
+
+
+Execute: TypeAlias = Callable[[str, tuple[Any, ...]], Rows]
+
+# A flipped bit can turn a column's type into text that is no text. The casts keep SQLite from
+# decoding it, so that the checksum gets to judge it.
+_ROW: Final = "CAST(state AS REAL), CAST(value AS BLOB), CAST(crc AS INTEGER)"
+_KEY_ROW: Final = f"CAST(key AS BLOB), {_ROW}"
+_SOUL_ROW: Final = f"CAST(soul AS BLOB), {_KEY_ROW}"
+_FIELD: Final = f"SELECT {_ROW} FROM cell WHERE soul = ? AND key = ?"
+
+
+@dataclass(slots=True)
+class Verification:
+    """What a check of a whole store found."""
+
+    cells: int = 0
+    """Records that are what was written."""
+    damaged: int = 0
+    names: list[tuple[Soul, Key]] = field(default_factory=list)
+    """(soul, key) of the first damaged records, as far as they can be read."""
+    faults: list[str] = field(default_factory=list)
+    """What is wrong with the structure of the file."""
+
+
+class Records:
+    """The reading half of a store over the table ``cell(soul, key, state, value, crc)``."""
+
+    __slots__ = ("_execute", "_names_max", "damaged", "names")
+
+    def __init__(self, execute: Execute, names_max: int) -> None:
+        self._execute, self._names_max = execute, names_max
+        self.damaged = 0
+        self.names: dict[tuple[Soul, Key], None] = {}
+
+    def field(self, soul: bytes, key: bytes) -> tuple[Value, State] | None:
+        """One field; None when it is not there or damaged."""
+        row = self._execute(_FIELD, (soul, key)).fetchone()
+        if row is None:
+            return None
+        return self._take(soul, key, row)
+
+    def read(self, soul: Soul, lex: Lex, after: Key | None, fields_max: int, bytes_max: int) -> Page:
+        """See :meth:`air.store.api.Store.read`."""
+        unit = unit_bytes(soul)
+        only = lex.exact if lex.exact is not None else lex.prefix
+        if only or lex.exact is not None:
+            # Rule 5 of gun-wire 2.4: a prefix that is itself a key means only that key, if in bounds.
+            stored = self.field(unit, unit_bytes(only))
+            if stored is not None and (lex.exact is not None or lex.holds(only)):
+                return Page({only: stored}, None)
+            if stored is not None or lex.exact is not None:
+                return Page({}, None)
+        where, bounds, order = _range(unit, lex, None if after is None else unit_bytes(after))
+        # No LIMIT: rows come one by one, and a damaged one must not use up the page.
+        rows = self._execute(f"SELECT {_KEY_ROW} FROM cell WHERE {where} ORDER BY key {order}", bounds)
+        fields: dict[Key, tuple[Value, State]] = {}
+        budget, spent, last = lex.budget, 0, b""
+        with contextlib.closing(rows):
+            for key, *row in rows:
+                taken = self._take(unit, key, row)
+                if taken is None:
+                    continue
+                fields[units_from_bytes(key)] = taken
+                if budget is not None:
+                    spent += cost(taken[0])
+                    if spent >= budget:
+                        return Page(fields, None)
+                    continue
+                last = key
+                spent += len(key) + len(row[1])
+                if len(fields) >= fields_max or spent >= bytes_max:
+                    break
+            else:
+                return Page(fields, None)
+        where, bounds, _ = _range(unit, lex, last)
+        (more,) = self._execute(f"SELECT EXISTS(SELECT 1 FROM cell WHERE {where})", bounds).fetchone()
+        return Page(fields, units_from_bytes(last) if more else None)
+
+    def scan(self, souls: SoulRange, after: ScanCursor | None, fields_max: int, bytes_max: int) -> ScanPage:
+        """All cells of the nodes that start with a prefix, until a budget or a ceiling is reached."""
+        prefix, spent, size = unit_bytes(souls.prefix), 0, 0
+        place = None
+        if after is not None:
+            spent, place = after.spent, (unit_bytes(after.soul), unit_bytes(after.key))
+        cells: list[Cell] = []
+        for soul, key, *row in self._walk(prefix, place, souls.reverse):
+            if spent >= souls.budget:
+                break
+            taken = self._take(soul, key, row)
+            if taken is None:
+                continue
+            if not soul.startswith(prefix):
+                break
+            if len(cells) >= fields_max or size >= bytes_max:
+                return ScanPage(cells, ScanCursor(cells[-1].soul, cells[-1].key, spent))
+            cells.append(Cell(units_from_bytes(soul), units_from_bytes(key), *taken))
+            spent += cost(taken[0])
+            size += len(soul) + len(key) + len(row[1])
+        return ScanPage(cells, None)
+
+    def souls(self, after: Soul, limit: int, prefix: str) -> Sequence[Soul]:
+        """See :meth:`air.store.api.Store.souls`: one look-up per node, however large it is."""
+        start, mark = unit_bytes(prefix), unit_bytes(after)
+        where: str = "soul > ?"
+        bounds: tuple[bytes, ...] = (mark,)
+        if mark < start:
+            where, bounds = "soul >= ?", (start,)
+        names: list[Soul] = []
+        while len(names) < limit:
+            query = f"SELECT {_SOUL_ROW} FROM cell WHERE {where} ORDER BY soul, key LIMIT 1"
+            row = self._execute(query, bounds).fetchone()
+            if row is None:
+                break
+            soul, key = row[:2]
+            if not intact(*row):
+                # The name of a node must not rest on a damaged record; the next one may be sound.
+                self._damage(soul, key)
+                where, bounds = "(soul, key) > (?, ?)", (soul, key)
+                continue
+            if not soul.startswith(start):
+                break
+            names.append(units_from_bytes(soul))
+            where, bounds = "soul > ?", (soul,)
+        return names
+
+    def verify(self, found: Verification) -> None:
+        """Check every record and that they are in order; the result goes into ``found``."""
+        last: tuple[bytes, bytes] | None = None
+        for row in self._walk(b"", None):
+            if intact(*row) and (last is None or row[:2] > last):
+                found.cells, last = found.cells + 1, row[:2]
+                continue
+            found.damaged += 1
+            if len(found.names) < self._names_max:
+                found.names.append((_readable(row[0]), _readable(row[1])))
+
+    def _walk(
+        self, low: bytes, after: tuple[bytes, bytes] | None, reverse: bool = False
+    ) -> Iterator[tuple[Any, ...]]:
+        """Rows in order from the first soul that is at least ``low``, or those beyond ``after``.
+
+        Backwards: from the last soul that starts with ``low``. The caller stops where its souls end.
+        """
+        where: str = "soul >= ?"
+        bounds: tuple[bytes, ...] = (low,)
+        if after is not None:
+            where, bounds = f"(soul, key) {'<' if reverse else '>'} (?, ?)", after
+        elif reverse:
+            high = Lex(prefix=units_from_bytes(low)).bounds()[1]
+            where, bounds = ("soul < ?", (high,)) if high is not None else ("soul >= ?", (b"",))
+        order = "soul DESC, key DESC" if reverse else "soul, key"
+        rows = self._execute(f"SELECT {_SOUL_ROW} FROM cell WHERE {where} ORDER BY {order}", bounds)
+        with contextlib.closing(rows):
+            yield from rows
+
+    def _take(self, soul: bytes, key: bytes, row: Sequence[Any]) -> tuple[Value, State] | None:
+        """Value and state of an intact record; a damaged one is counted and gives None."""
+        state, value, crc = row
+        if intact(soul, key, state, value, crc):
+            with contextlib.suppress(ValueError, KeyError):
+                return decode_value(value), decode_state(state)
+        self._damage(soul, key)
+        return None
+
+    def _damage(self, soul: object, key: object) -> None:
+        self.damaged += 1
+        if len(self.names) < self._names_max:
+            self.names[_readable(soul), _readable(key)] = None
+
+
+def _range(soul: bytes, lex: Lex, after: bytes | None) -> tuple[str, tuple[bytes, ...], str]:
+    """(condition, its values, order) for the keys of a LEX beyond ``after``."""
+    low, high, included = lex.bounds()
+    low_sign, high_sign = ">=", "<=" if included else "<"
+    if after is not None and lex.reverse and (high is None or after <= high):
+        high, high_sign = after, "<"
+    elif after is not None and not lex.reverse and after >= low:
+        low, low_sign = after, ">"
+    where, order = f"soul = ? AND key {low_sign} ?", "DESC" if lex.reverse else ""
+    if high is None:
+        return where, (soul, low), order
+    return f"{where} AND key {high_sign} ?", (soul, low, high), order
+
+
+def _readable(data: object) -> str:
+    """What can be read of a damaged name."""
+    return data.decode("utf-8", "replace") if isinstance(data, bytes) else repr(data)

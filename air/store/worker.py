@@ -1,0 +1,302 @@
+"""The store's own thread: jobs go in without waiting, results come out once per batch. (shell)
+
+The event loop only appends jobs. Whatever has queued while the thread was busy goes there in one hop:
+all writes as one transaction, so that a batch costs one flush of the disk, then the reads. A read
+therefore sees every write that was queued before it (and perhaps some that came later).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+import anyio
+from anyio.abc import TaskStatus
+
+from air.base.clock import Clock, SystemClock
+from air.base.errors import Misuse, StoreError
+from air.base.metrics import Counters
+from air.model.cell import Cell, Key, Soul
+from air.model.lex import ALL, Lex
+from air.model.message import SoulRange
+from air.store.api import PAGE_BYTES, PAGE_FIELDS
+from air.store.batch import DiskStore, Failed, Job, Outcome, Read, Result, Scan, Token, Write, Written, work
+from air.store.record import ScanCursor
+from air.store.window import CommitWindow, WindowConfig
+
+__all__ = ["Durability", "StoreWorker", "WorkerConfig"]
+
+Durability: TypeAlias = Literal["sync", "group", "memory"]
+
+_CELL_BYTES: Final = 150
+"""What a queued cell takes beside the text of its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    durability: Durability = "group"
+    """``sync``: every write its own commit. ``group``: one commit per batch. ``memory``: as ``group``, over a
+    store that was opened without flushing. A write is reported after the merge in every mode: only then
+    is it known what the store kept."""
+    window: WindowConfig = field(default_factory=WindowConfig)
+    queued_cells_max: int = 65_536
+    """Cells waiting to be written at which :meth:`StoreWorker.room` waits."""
+    queued_bytes_max: int = 64 * 1024 * 1024
+    """Bytes of such cells at which it waits."""
+    queued_reads_max: int = 16_384
+    """Reads and scans waiting at which it waits."""
+    batch_read_bytes_max: int = 1024 * 1024
+    """Bytes read in one hop; further reads go with the next one, so that writes need not wait for all."""
+    drain_seconds: float = 10.0
+    """At the end, how long queued jobs may still be worked on."""
+
+
+class StoreWorker:
+    """Works on a store in a thread, in batches; owns the store and closes it when :meth:`run` ends.
+
+    ``write``, ``read`` and ``scan`` belong to the event loop's thread and never block. They do not
+    refuse either: whoever feeds the worker awaits :meth:`room` first.
+    """
+
+    def __init__(
+        self,
+        store: DiskStore,
+        config: WorkerConfig | None = None,
+        *,
+        clock: Clock | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        self._store = store
+        self._config = config or WorkerConfig()
+        self._clock = clock or SystemClock()
+        self._window = CommitWindow(self._config.window)
+        self._queue: deque[Job] = deque()
+        self._cells = self._bytes = self._writes = self._reads = 0
+        self._wake: anyio.Event | None = None
+        self._roomy: anyio.Event | None = None
+        self._ended: anyio.Event | None = None
+        self._closing = self._closed = False
+        self._largest = 0
+        self.counters = counters if counters is not None else Counters()
+        self._describe(self.counters)
+
+    def _describe(self, counters: Counters) -> None:
+        counters.describe("store_batches", "Batches worked on by the store's thread.")
+        counters.describe("store_commits", "Transactions committed.")
+        counters.describe("store_cells", "Cells in committed transactions.")
+        counters.describe("store_commit_seconds", "Time spent in those transactions, flushes included.")
+        counters.describe("store_reads", "Pages read.")
+        counters.describe("store_failed", "Jobs that failed, by code.", "reason")
+        counters.gauge("store_batch_cells_max", "Cells of the largest batch.", lambda: self._largest)
+        counters.gauge("store_backlog_cells", "Cells waiting to be written.", lambda: self._cells)
+        counters.gauge("store_backlog_bytes", "Bytes of cells waiting to be written.", lambda: self._bytes)
+        counters.gauge("store_backlog_reads", "Reads waiting.", lambda: self._reads)
+
+    # -- giving it work --------------------------------------------------------
+
+    def write(
+        self, token: Token, cells: Sequence[Cell], /, *, meta: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Merge ``cells``; answered by Written or Failed. ``meta`` is set in the same transaction.
+
+        Raises StoreError ``store.closed`` when the worker has ended.
+        """
+        size = _CELL_BYTES * len(cells)
+        for cell in cells:
+            if type(cell.value) is str:
+                size += len(cell.value)
+        self._cells += len(cells)
+        self._bytes += size
+        self._writes += 1
+        self._put(Write(token, cells, meta, size))
+
+    def read(
+        self,
+        token: Token,
+        soul: Soul,
+        lex: Lex = ALL,
+        /,
+        *,
+        after: Key | None = None,
+        fields_max: int = PAGE_FIELDS,
+        bytes_max: int = PAGE_BYTES,
+    ) -> None:
+        """Read one page of a node; answered by ReadDone or Failed. Raises as :meth:`write` does."""
+        self._reads += 1
+        self._put(Read(token, soul, lex, after, fields_max, bytes_max))
+
+    def scan(
+        self,
+        token: Token,
+        souls: SoulRange,
+        /,
+        *,
+        after: ScanCursor | None = None,
+        fields_max: int = PAGE_FIELDS,
+        bytes_max: int = PAGE_BYTES,
+    ) -> None:
+        """Read one page of many nodes; answered by ScanDone or Failed. Raises as :meth:`write` does."""
+        self._reads += 1
+        self._put(Scan(token, souls, after, fields_max, bytes_max))
+
+    def _put(self, job: Job) -> None:
+        if self._closed:
+            raise StoreError("the store has been closed", code="store.closed")
+        self._queue.append(job)
+        if self._wake is not None:
+            self._wake.set()
+
+    @property
+    def backlog_cells(self) -> int:
+        """Cells given and not yet reported."""
+        return self._cells
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes of those cells, about."""
+        return self._bytes
+
+    @property
+    def backlog_reads(self) -> int:
+        """Reads and scans given and not yet reported."""
+        return self._reads
+
+    @property
+    def crowded(self) -> bool:
+        """True while a ceiling is reached."""
+        config = self._config
+        return (
+            self._cells >= config.queued_cells_max
+            or self._bytes >= config.queued_bytes_max
+            or self._reads >= config.queued_reads_max
+        )
+
+    async def room(self) -> None:
+        """Wait until no ceiling is reached, or the worker has ended."""
+        while self.crowded and not self._closed:
+            if self._roomy is None:
+                self._roomy = anyio.Event()
+            await self._roomy.wait()
+
+    # -- working ---------------------------------------------------------------
+
+    async def run(
+        self,
+        on_results: Callable[[Sequence[Result]], None],
+        *,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Work until :meth:`aclose` or cancellation, then finish what is queued and close the store.
+
+        ``on_results`` is called in the event loop, once per batch, in the order of the jobs.
+        """
+        if self._ended is not None:
+            raise Misuse("a store's worker runs once")
+        self._ended = anyio.Event()
+        # A hop borrows one of anyio's threads, whichever: SQLite does not mind who calls as long as it is
+        # one at a time. A thread of our own would need each event loop's private way of being called back.
+        one = anyio.CapacityLimiter(1)
+        task_status.started()
+        try:
+            while self._queue or not self._closing:
+                if not self._queue:
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+                    self._wake = None
+                else:
+                    await self._gather()
+                    await self._batch(one, on_results)
+        finally:
+            try:
+                with anyio.move_on_after(self._config.drain_seconds, shield=True) as drain:
+                    while self._queue and not drain.cancel_called:
+                        await self._batch(one, on_results)
+                self._closed = True
+                self._give_up(on_results)
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._store.close, limiter=one)
+            finally:
+                self._closed = True
+                self._make_room()
+                self._ended.set()
+
+    async def aclose(self) -> None:
+        """Finish and commit what is queued, close the store, and wait until that is done."""
+        self._closing = True
+        if self._wake is not None:
+            self._wake.set()
+        if self._ended is not None:
+            await self._ended.wait()
+
+    async def _gather(self) -> None:
+        """Let more writes come, as long as the window says. Nobody waits while somebody wants to read."""
+        if self._config.durability == "sync":
+            return
+        while self._writes and not self._reads and not self._closing:
+            seconds = self._window.wait(self._clock.now(), self._writes, self._cells)
+            if seconds <= 0:
+                return
+            await anyio.sleep(seconds)
+
+    async def _batch(
+        self, one: anyio.CapacityLimiter, on_results: Callable[[Sequence[Result]], None]
+    ) -> None:
+        """One hop: what is queued now, worked on and reported. Cancelled only before or after."""
+        with anyio.CancelScope(shield=True):
+            jobs = list(self._queue)
+            self._queue.clear()
+            outcome = await anyio.to_thread.run_sync(self._work, jobs, limiter=one)
+            self._queue.extendleft(reversed(outcome.left))
+            self._settle(jobs, outcome)
+            self._count(outcome)
+            on_results(outcome.results)
+
+    def _work(self, jobs: Sequence[Job]) -> Outcome:
+        config = self._config
+        return work(
+            self._store, jobs, config.batch_read_bytes_max, self._clock, apart=config.durability == "sync"
+        )
+
+    def _settle(self, jobs: Sequence[Job], outcome: Outcome) -> None:
+        """Take what is done off the backlog."""
+        reads = -len(outcome.left)
+        for job in jobs:
+            if type(job) is Write:
+                self._writes -= 1
+                self._cells -= len(job.cells)
+                self._bytes -= job.size
+            else:
+                reads += 1
+        self._reads -= reads
+        self._make_room()
+
+    def _count(self, outcome: Outcome) -> None:
+        counters, now = self.counters, self._clock.now()
+        counters.add("store_batches")
+        for jobs, cells, seconds in outcome.commits:
+            self._window.committed(now, jobs, seconds)
+            self._largest = max(self._largest, cells)
+            counters.add("store_commits")
+            counters.add("store_cells", cells)
+            counters.add("store_commit_seconds", seconds)
+        for result in outcome.results:
+            if isinstance(result, Failed):
+                counters.add("store_failed", label=result.error.code)
+            elif not isinstance(result, Written):
+                counters.add("store_reads")
+
+    def _make_room(self) -> None:
+        if self._roomy is not None and (self._closed or not self.crowded):
+            self._roomy.set()
+            self._roomy = None
+
+    def _give_up(self, on_results: Callable[[Sequence[Result]], None]) -> None:
+        """Report what could not be done in the time there was."""
+        left, error = list(self._queue), StoreError("the store was closed first", code="store.closed")
+        self._queue.clear()
+        if left:
+            outcome = Outcome([Failed(job.token, error) for job in left])
+            self._settle(left, outcome)
+            on_results(outcome.results)

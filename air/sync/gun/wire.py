@@ -1,0 +1,207 @@
+"""One GUN connection: its greeting, its control messages, its framing, its patience. (core)
+
+Frames come in and messages for the engine come out; messages go in and frames come out. What concerns
+only the two ends of a connection (``dam`` messages, malformed input) is answered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from air.base.errors import Violation
+from air.base.metrics import Counters
+from air.model.message import Ack, Answer, Get, Message, Put
+from air.store.memory import Memory, Node
+from air.sync.gun.limits import GunLimits
+from air.sync.gun.reader import Control, parse_frame, read_message
+from air.sync.gun.writer import encode_ack, encode_answer, encode_control, encode_get, encode_put
+
+__all__ = ["KEEP_ALIVE", "Greeting", "GunCodec", "GunConfig", "GunLink"]
+
+KEEP_ALIVE: Final = b"[]"
+"""What a relay says when it has nothing to say."""
+
+_REFUSED_CONTROLS: Final = frozenset(["mob", "opt", "service", "tag"])
+"""Requests to go elsewhere, to dial somebody, or to run maintenance: no peer may order that."""
+
+
+@dataclass(frozen=True, slots=True)
+class GunConfig:
+    limits: GunLimits = field(default_factory=GunLimits)
+    keep_alive_seconds: float = 20.0
+    """A quiet connection that we accepted hears ``[]`` this often, as from a stock relay."""
+    frame_bytes: int = 24 * 1024
+    """Messages that are waiting are joined into arrays up to this size (below F1's 32,768)."""
+    errors_max: int = 100
+    """Malformed messages a connection may send before it is closed: ``gun.too-many-errors``."""
+    route_names_max: int = 7
+    """Peers named in the ``><`` of a put."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The other end told its peer id, or with ``newcomer`` that its process has just started."""
+
+    peer: str = ""
+    newcomer: bool = False
+
+
+class GunCodec:
+    """Encodes what many connections are told alike, so that it is done once.
+
+    There are two: one for clients, and one for peers that we dial, which may be stock relays. Links that
+    share a codec share the bytes.
+    """
+
+    __slots__ = ("_config", "_for_relay", "_ids", "_memory")
+
+    def __init__(self, config: GunConfig, ids: Callable[[], str], memory: Memory, *, for_relay: bool) -> None:
+        self._config, self._ids, self._memory, self._for_relay = config, ids, memory, for_relay
+
+    def encode(self, message: Message, targets: Sequence[str] = ()) -> list[bytes]:
+        """``message`` as GUN messages. ``targets``: peer ids of all who are told, for ``><``."""
+        if type(message) is Put:
+            route = ""
+            if self._for_relay:
+                names = [name for name in (*message.seen_by, *targets) if name]
+                route = ",".join(dict.fromkeys(names[: self._config.route_names_max]))
+            return [encode_put(message, route, for_relay=self._for_relay)]
+        if type(message) is Ack:
+            return [encode_ack(message)]
+        if type(message) is Get:
+            return [encode_get(message)]
+        assert isinstance(message, Answer)
+        node = message.memo
+        if type(node) is not Node:
+            return encode_answer(message, self._config.limits, self._ids)[0]
+        memo = node.encoded
+        encoded, fresh = encode_answer(
+            message, self._config.limits, self._ids, memo[0] if type(memo) is tuple else None
+        )
+        if fresh is not None and memo is None:
+            self._memory.remember_encoded(node, fresh, len(fresh.body) + 120)
+        return encoded
+
+
+class GunLink:
+    """The protocol state of one connection."""
+
+    __slots__ = (
+        "_config",
+        "_counters",
+        "_errors",
+        "_ids",
+        "_pid",
+        "_queue",
+        "dialer",
+        "peer",
+        "queued_bytes",
+    )
+
+    def __init__(
+        self, *, dialer: bool, pid: str, ids: Callable[[], str], config: GunConfig, counters: Counters
+    ) -> None:
+        self.dialer, self._pid, self._ids = dialer, pid, ids
+        self._config, self._counters = config, counters
+        self._errors = 0
+        self._queue: list[bytes] = []
+        self.queued_bytes = 0
+        self.peer = ""
+        if not dialer:
+            # The accepting side asks first (gun-wire 1.5).
+            self.queue([encode_control(Control("?", ids(), peer=pid))])
+
+    def receive(self, frame: bytes) -> Iterator[Message | Greeting]:
+        """The messages of one frame. Malformed ones are answered and skipped.
+
+        Raises Violation when the connection must be closed.
+        """
+        limits = self._config.limits
+        try:
+            parsed = parse_frame(frame, limits)
+        except Violation as error:
+            self._refuse_frame(error)
+            return
+        for raw in parsed:
+            try:
+                message = read_message(raw, limits, self._ids() if "#" not in raw else "")
+            except Violation as error:
+                self.refuse(raw.get("#") if "put" in raw or "get" in raw else None, error)
+                continue
+            if message is None:
+                continue
+            if type(message) is Control:
+                greeting = self._control(message)
+                if greeting is not None:
+                    yield greeting
+            else:
+                yield message  # type: ignore[misc]
+
+    def refuse(self, id: Any, error: Violation) -> None:
+        """Answer a message that could not be accepted: ``err`` starts with the stable code."""
+        if type(id) not in (str, int, float):
+            self._refuse_frame(error)
+            return
+        self._count(error)
+        self.queue([encode_ack(Ack(self._ids(), id, f"{error.code}: {error}"))])
+
+    def _refuse_frame(self, error: Violation) -> None:
+        self._count(error)
+        self.queue([encode_control(Control("!", self._ids(), error=f"{error.code}: {error}"))])
+
+    def _count(self, error: Violation) -> None:
+        self._errors += 1
+        self._counters.add("air_refused_total", 1, error.code)
+        if error.fatal or self._errors > self._config.errors_max:
+            raise Violation("too many malformed messages", code="gun.too-many-errors", fatal=True) from error
+
+    def _control(self, control: Control) -> Greeting | None:
+        kind = control.kind
+        if kind == "?":
+            if self.dialer and control.peer == self._pid:
+                raise Violation("connected to itself", code="gun.self", fatal=True)
+            self.peer = control.peer or self.peer
+            if control.re is None:
+                self.queue([encode_control(Control("?", self._ids(), control.id, self._pid))])
+            return Greeting(self.peer)
+        if kind == "hi":
+            return Greeting(self.peer, newcomer=True)
+        if kind == "!":
+            self._counters.add("air_peer_errors_total", 1)
+        elif kind in _REFUSED_CONTROLS:
+            self._refuse_frame(Violation(f"{kind} is not obeyed", code=f"gun.refused-{kind}"))
+        # Any other is unknown to us, as to a stock relay: no answer.
+        return None
+
+    # -- sending ---------------------------------------------------------------
+
+    def queue(self, messages: list[bytes]) -> None:
+        """Add encoded messages to what is waiting to be sent."""
+        self._queue += messages
+        for message in messages:
+            self.queued_bytes += len(message)
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._queue)
+
+    def take_frames(self) -> list[bytes]:
+        """Everything that is waiting, joined into as few frames as their size allows."""
+        queue, self._queue, self.queued_bytes = self._queue, [], 0
+        if len(queue) == 1:
+            return queue
+        frames: list[bytes] = []
+        run: list[bytes] = []
+        size = 0
+        limit = self._config.frame_bytes
+        for message in queue:
+            if run and size + len(message) > limit:
+                frames.append(run[0] if len(run) == 1 else b"[" + b",".join(run) + b"]")
+                run, size = [], 0
+            run.append(message)
+            size += len(message) + 1
+        if run:
+            frames.append(run[0] if len(run) == 1 else b"[" + b",".join(run) + b"]")
+        return frames

@@ -1,0 +1,35 @@
+"""What everything above the transport floor may expect of a connection. (core)"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["ByteStream"]
+
+
+class ByteStream(Protocol):
+    """An ordered stream of bytes between two machines.
+
+    One task may read while another writes; two tasks may not do the same thing at once.
+    A read that is cancelled loses nothing. A write that is cancelled leaves an unknown part of its
+    bytes on the way, so the stream is good for nothing afterwards but ``aclose``.
+    """
+
+    async def receive(self, max_bytes: int = 65536, /) -> bytes:
+        """At least one byte, at most ``max_bytes``; never ``b""``.
+
+        Raises Closed at the end of the stream, Reset when it was cut.
+        """
+        ...
+
+    async def send(self, data: bytes, /) -> None:
+        """Return when the operating system has taken all of ``data``. Raises Reset when it will not."""
+        ...
+
+    async def send_eof(self) -> None:
+        """Say that nothing more will be sent; reading goes on. Does nothing where that cannot be said."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close both directions at once. What is still on its way may be lost. May be repeated."""
+        ...
