@@ -65,7 +65,7 @@ def admin_app(
             Route("/v1/id", admin.id),
             Route("/v1/stop", admin.stop, methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _http_error, AirError: _air_error},
+        exception_handlers={HTTPException: _http_error, AirError: _air_error, Exception: _internal},
     )
     return Guard(app, config=config, token=token, bound=bound)
 
@@ -244,6 +244,11 @@ def _error(status: int, code: str, message: str) -> Response:
 async def _air_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AirError)
     return _error(status_of(error), error.code, error.message)
+
+
+async def _internal(request: Request, error: Exception) -> Response:
+    # The guard hears of it too, and logs it; a client learns nothing of our inside.
+    return _error(500, "admin.internal", "internal error")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

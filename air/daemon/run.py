@@ -38,6 +38,8 @@ def run(config: Config, *, json_line: bool = False, relay: RelayFactory | None =
     it cannot start, StoreError ``store.locked`` when another daemon holds the data folder. Another
     ``relay`` can be given for tests.
     """
+    # The database, its journal and whatever else is written are nobody else's business.
+    os.umask(0o077)
     with logging_to(config.log), hold(config.node.data):
         options = {}
         if config.node.backend == "asyncio":
@@ -58,7 +60,7 @@ async def _serve(config: Config, json_line: bool, factory: RelayFactory | None) 
             from air.daemon.serve import bind, serving, url_of
 
             token = load_or_create_token(config.token_path)
-            listener = bind(config.admin.host, config.admin.port, allow_remote=config.admin.allow_remote)
+            listener = bind(config.admin)
             info = _info(config, relay, url_of(listener))
             app = admin_app(
                 relay.hub,

@@ -13,27 +13,30 @@ import anyio
 
 from air.base.errors import ConfigError
 from air.daemon.guard import Asgi
+from air.node.config import AdminConfig
 
 __all__ = ["bind", "serving", "url_of"]
 
 _BACKLOG: Final = 128
-_UNREAD_SECONDS: Final = 5
-"""A client that leaves our answer unread for so long is cut."""
 _GRACEFUL_SECONDS: Final = 2.0
 """How long requests under way may take once the server ends."""
 _HEAD_BYTES_MAX: Final = 64 * 1024
 
 
-def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
-    """A listening socket; port 0 picks a free one.
+def bind(config: AdminConfig) -> socket.socket:
+    """A listening socket on ``host`` and ``port``; port 0 picks a free one.
 
     Raises ConfigError ``admin.not-loopback`` when others could reach it and ``allow_remote`` is not
     set, and ``admin.cannot-bind`` when the address is taken or not ours.
     """
+    host, port = config.host, config.port
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
-        if not allow_remote and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        if (
+            not config.allow_remote
+            and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
+        ):
             raise ConfigError(
                 f"admin.host {host} can be reached by others; set admin.allow_remote if that is meant",
                 code="admin.not-loopback",
@@ -46,7 +49,9 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # The server sends to one that never reads without a time limit, and on trio it cannot even
             # be cancelled. The kernel can: accepted sockets inherit this.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
+            listener.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.unread_seconds * 1000)
+            )
         listener.bind(address)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
@@ -98,6 +103,26 @@ async def _serve(app: Asgi, config: Any, closing: anyio.Event, backend: str) -> 
         from hypercorn.trio import serve
     else:
         from hypercorn.asyncio import serve
+
+        _expect_cut_clients()
     # The server ends by its trigger, always: cancelled, it would leave its connections behind.
     with anyio.CancelScope(shield=True):
         await serve(app, config, shutdown_trigger=closing.wait, mode="asgi")
+
+
+def _expect_cut_clients() -> None:
+    """Hypercorn knows clients that reset their connection, not ones the kernel gave up on."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    otherwise = loop.get_exception_handler()
+
+    def heard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), TimeoutError) and "client_connected_cb" in context["message"]:
+            return
+        if otherwise is None:
+            loop.default_exception_handler(context)
+        else:
+            otherwise(loop, context)
+
+    loop.set_exception_handler(heard)

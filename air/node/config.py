@@ -273,6 +273,8 @@ class AdminConfig:
     """Longest request body."""
     body_seconds: float = number(30.0, low=0.1, high=3600.0)
     """How long a request body may take to arrive."""
+    unread_seconds: float = number(5.0, low=0.1, high=600.0)
+    """A client that leaves an answer unread for so long is cut (where the kernel has TCP_USER_TIMEOUT)."""
     fields_max: int = whole(10_000, low=1)
     """Fields in one put."""
     watches_max: int = whole(256, low=1)

@@ -218,7 +218,7 @@ def _read_get(raw: dict[str, Any], id: Id, limits: GunLimits) -> Get:
     if type(get) is not dict:
         raise Violation("a get is an object", code="gun.bad-get")
     known = raw.get("##")
-    known = str(known) if type(known) in (str, int) else None
+    known = str(known) if type(known) in (str, int) and len(str(known)) <= 64 else None
     soul, part, budget = get.get("#"), get.get("."), get.get("%")
     reverse = bool(get.get("-"))
     if type(soul) is dict:

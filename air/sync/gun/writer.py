@@ -64,7 +64,8 @@ def encode_get(get: Get) -> bytes:
                 query["%"] = min(get.lex.budget, BUDGET_MAX)
     message: dict[str, Any] = {"get": query, "#": get.id}
     if get.known is not None:
-        message["##"] = get.known
+        # A hash is a number on this wire, and any token to whoever compares it.
+        message["##"] = int(get.known) if get.known.lstrip("-").isdecimal() else get.known
     return _dumps(message)
 
 
