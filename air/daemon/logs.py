@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TextIO
 
@@ -115,9 +115,9 @@ def _encodable(text: str) -> str:
 class _Writer(logging.Handler):
     """Writes on a thread of its own: nobody may have to wait for a reader of our standard error."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, write: Callable[[str], object]) -> None:
         super().__init__()
-        self._stream = stream
+        self._write = write
         self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE_MAX)
         self._thread = threading.Thread(target=self._run, name="air-log", daemon=True)
         self._thread.start()
@@ -141,16 +141,22 @@ class _Writer(logging.Handler):
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
             try:
-                self._stream.write(line + "\n")
-                self._stream.flush()
+                self._write(line + "\n")
             except (OSError, ValueError):
                 return  # nobody reads any more
+
+
+def _to_standard_error(text: str) -> None:
+    # Not through sys.stderr: a thread that waits inside it holds its lock, and Python aborts at exit.
+    data = text.encode("utf-8", "backslashreplace")
+    while data:
+        data = data[os.write(2, data) :]
 
 
 @contextmanager
 def logging_to(config: LogConfig, stream: TextIO | None = None) -> Iterator[None]:
     """Send everything that is logged to ``stream`` (standard error) while the block runs."""
-    handler = _Writer(stream or sys.stderr)
+    handler = _Writer(_to_standard_error if stream is None else stream.write)
     handler.setFormatter(JsonFormatter() if config.format == "json" else TextFormatter())
     handler.addFilter(RateLimit(config.burst, config.burst_seconds))
     root, ours = logging.getLogger(), logging.getLogger("air")

@@ -61,6 +61,7 @@ class Relay:
     async def _opened(self) -> AsyncIterator[None]:
         config, env, counters = self._config, self._env, self.counters
         gun = config.gun
+        config.node.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         identity = Identity.load_or_create(config.identity_path)
         memory, worker, last = self._open_store()
         hub = self.hub = Hub(

@@ -1,7 +1,10 @@
 """How long to wait for company before a commit. (core)
 
-A commit costs the same for one cell as for a hundred. Alone, a write should not wait at all; under
-load, a short wait makes fewer and larger commits, and everybody is served sooner.
+A commit costs nearly the same for one cell as for fifty. Writes that arrive during a commit share the
+next one by themselves, and that is all that clients which wait for their answers can gain. A steady
+stream of independent writes is different: it would keep the disk and a core busy with commits of one
+or two cells, where a wait of a millisecond makes them ten. So the window waits only when commits take
+a good part of the time, and only while experience says that a wait brings more than was there.
 """
 
 from __future__ import annotations
@@ -16,17 +19,20 @@ __all__ = ["CommitWindow", "WindowConfig"]
 @dataclass(frozen=True, slots=True)
 class WindowConfig:
     max_seconds: float = 0.010
-    """Longest wait, whatever the disk."""
-    patience: float = 8.0
-    """Longest wait in commits: a disk that flushes in 0.3 ms is waited for 2.4 ms."""
-    jobs_min: float = 3.0
-    """Writes that must arrive during one commit, at the recent rate, before anybody waits."""
+    """Longest wait, whatever the disk. 0: never wait."""
+    patience: float = 4.0
+    """Length of a wait in commits: a disk that flushes in 0.3 ms is waited for 1.2 ms."""
+    share_min: float = 0.25
+    """Part of the time that commits must take before anybody waits."""
+    gain_min: float = 1.5
+    """Writes a wait must bring, for each one that was there, to be worth another. Clients that wait for their
+    answers fall into two groups, one queued and one being committed, which a wait joins to no profit: gain 1."""
+    retry_commits: int = 100
+    """After waits that were not worth it, commits until the next try."""
     cells_full: int = 4096
-    """A batch of this many cells waits no more."""
-    look_seconds: float = 0.001
-    """Time between looks; when nothing came in between, the wait is over."""
+    """A batch of this many cells does not wait."""
     idle_seconds: float = 0.050
-    """After this long without a commit the recent rate means nothing."""
+    """After this long without a commit, what was learnt about the load means nothing."""
 
 
 class CommitWindow:
@@ -36,46 +42,57 @@ class CommitWindow:
     says 0; after the commit it tells :meth:`committed`.
     """
 
-    __slots__ = ("_config", "_cost", "_opened", "_rate", "_seen", "_settled")
+    __slots__ = ("_config", "_cost", "_ended", "_gain", "_interval", "_jobs", "_skip", "_waited", "_waiting")
 
     def __init__(self, config: WindowConfig | None = None) -> None:
         self._config = config or WindowConfig()
-        self._rate = 0.0
-        self._cost = 0.0
-        self._settled: float | None = None
-        self._opened: float | None = None
-        self._seen = 0
+        self._ended: float | None = None
+        self._waiting: int | None = None
+        self._waited = 0.0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._cost, self._interval, self._jobs = 0.0, 1.0, 1.0
+        self._gain, self._skip = self._config.gain_min, 0
 
     def wait(self, now: Now, jobs: int, cells: int) -> float:
         """Seconds to sleep before asking again; 0: commit now.
 
-        ``jobs`` and ``cells`` are queued. The waits between two commits never sum up to more than
-        ``max_seconds``.
+        ``jobs`` writes with ``cells`` cells are queued. Between two commits there is at most one wait.
         """
-        config, time = self._config, now.monotonic
-        if cells >= config.cells_full:
+        config = self._config
+        if self._waiting is not None:
+            gained, self._waiting = jobs / max(self._waiting, 1) - 1.0, None
+            self._gain += 0.5 * (gained - self._gain)
+            if self._gain < config.gain_min:
+                self._gain, self._skip = config.gain_min, config.retry_commits
             return 0.0
-        if self._opened is None:
-            if not self._busy(time):
-                return 0.0
-            self._opened = time
-        elif jobs <= self._seen:
+        if cells >= config.cells_full or self._waited or not self._busy(now.monotonic):
             return 0.0
-        self._seen = jobs
+        if self._skip:
+            self._skip -= 1
+            return 0.0
         span = min(config.max_seconds, config.patience * self._cost)
-        return max(0.0, min(config.look_seconds, self._opened + span - time))
+        if span > 0:
+            self._waiting, self._waited = jobs, span
+        return span
 
     def committed(self, now: Now, jobs: int, seconds: float) -> None:
         """A commit of ``jobs`` writes ended at ``now`` and took ``seconds``."""
-        time, last = now.monotonic, self._settled
-        self._opened, self._settled = None, time
+        time, last, waited = now.monotonic, self._ended, self._waited
+        self._ended, self._waiting, self._waited = time, None, 0.0
         if last is None or time - last > self._config.idle_seconds:
-            self._rate, self._cost = 0.0, seconds
+            self._forget()
+            self._cost = seconds
             return
-        self._rate += 0.3 * (jobs / max(time - last, 1e-6) - self._rate)
-        self._cost += 0.3 * (seconds - self._cost)
+        # What the load would look like without our own waits.
+        interval = max(time - last - waited, seconds)
+        self._interval += 0.2 * (interval - self._interval)
+        self._cost += 0.2 * (seconds - self._cost)
+        self._jobs += 0.2 * (jobs - self._jobs)
 
     def _busy(self, time: float) -> bool:
-        if self._settled is None or time - self._settled > self._config.idle_seconds:
+        if self._ended is None or time - self._ended > self._config.idle_seconds:
             return False
-        return self._rate * self._cost >= self._config.jobs_min
+        # One write per commit, always, is a single writer who waits for each answer.
+        return self._jobs > 1.05 and self._cost >= self._config.share_min * self._interval

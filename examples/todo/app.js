@@ -24,7 +24,13 @@ function connection(state) {
   $('connection').dataset.state = state
   $('connection-text').textContent = TEXTS[state]
   clearInterval(redial)
-  if (state !== 'online') redial = setInterval(() => gun.opt({ peers: [relay] }), REDIAL_MS)
+  if (state !== 'online') redial = setInterval(dial, REDIAL_MS)
+}
+
+// gun.js opens a connection when it has something to say to a peer it knows.
+function dial() {
+  gun.opt({ peers: [relay] })
+  gun.on('out', { dam: 'hi' })
 }
 
 gun.on('hi', function (peer) {

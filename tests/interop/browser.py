@@ -112,10 +112,6 @@ class Tab:
         """The line that counts the items."""
         return str(await self._browser.command("summary", tab=self._name))
 
-    async def gun_version(self) -> str:
-        """The version of gun.js that runs in the page."""
-        return str(await self._browser.command("gun_version", tab=self._name))
-
     async def errors(self) -> list[str]:
         """Errors on the page's console, failed requests and dialogs so far."""
         return list(await self._browser.command("errors", tab=self._name))

@@ -87,7 +87,6 @@ const commands = {
     await tab(cmd).locator(`#connection[data-state="${cmd.state}"]`).waitFor({ timeout: cmd.ms })
   },
 
-  gun_version: cmd => tab(cmd).evaluate(() => window.Gun.version),
   errors: cmd => tabs.get(cmd.tab).errors,
   async screenshot(cmd) {
     await tab(cmd).screenshot({ path: cmd.path, fullPage: true })

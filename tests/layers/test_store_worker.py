@@ -283,7 +283,7 @@ async def test_entries_ride_with_the_batch(tmp_path: Path) -> None:
 
 async def test_busy_writers_share_commits(tmp_path: Path) -> None:
     store = Slow(tmp_path / "air.db")
-    config = WorkerConfig(window=WindowConfig(jobs_min=1.0))
+    config = WorkerConfig(window=WindowConfig(share_min=0.0))
     async with working(store, config) as (worker, collector):
         for i in range(400):
             worker.write(i, cells(f"k{i}-", 1))

@@ -22,6 +22,8 @@ __all__ = ["GunWire"]
 
 log = logging.getLogger("air.gun")
 
+_LAST_WORDS_SECONDS = 1.0
+"""How long a peer that is cut may take to read why."""
 _POLICY = 1008
 """WebSocket close code for a peer that broke the rules (RFC 6455 7.4.1)."""
 
@@ -29,13 +31,14 @@ _POLICY = 1008
 class _GunPort:
     """One GUN connection as the hub sees it, and the event its writer sleeps on."""
 
-    __slots__ = ("_link", "codec", "cut_by", "drained", "news", "scope")
+    __slots__ = ("_link", "codec", "cut_by", "drained", "news", "scope", "silent")
 
     def __init__(self, link: GunLink, codec: GunCodec) -> None:
         self._link, self.codec = link, codec
         self.news: anyio.Event | None = None
         self.drained: anyio.Event | None = None
         self.scope = anyio.CancelScope()
+        self.silent = anyio.Event()
         self.cut_by: Violation | None = None
 
     @property
@@ -118,27 +121,28 @@ class GunWire:
         log.info("link open", extra={"link": id, "role": role.value, "address": address})
         reason = "link.closed"
         try:
-            with port.scope:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._write, conn, link, port, id)
-                    await self._read(conn, link, port, id)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write, conn, link, port, id)
+                try:
+                    with port.scope:
+                        await self._read(conn, link, port, id)
+                except Violation as error:
+                    port.cut(error)
+                # A peer that is cut hears why, if it still reads. A write that is under way is let finish,
+                # because a part of a frame would hide the reason.
+                port.wake()
+                with anyio.move_on_after(_LAST_WORDS_SECONDS):
+                    await port.silent.wait()
+                tasks.cancel_scope.cancel()
         except* Closed as group:
             reason = _first(group).code
-        except* Violation as group:
-            port.cut_by = port.cut_by or _first(group)  # type: ignore[assignment]
         finally:
             hub.close_link(id)
             if port.cut_by is not None:
                 reason = port.cut_by.code
                 hub.counters.add("air_cut_total", 1, reason)
             log.info("link closed", extra={"link": id, "code": reason, "peer": port.peer})
-            with anyio.CancelScope(shield=True):
-                if port.cut_by is None:
-                    await conn.aclose()
-                else:
-                    with anyio.move_on_after(1):
-                        await conn.send(link.take_frames())
-                    await conn.aclose(_POLICY, reason)
+            await conn.aclose(1000 if port.cut_by is None else _POLICY, "" if port.cut_by is None else reason)
 
     async def _read(self, conn: WebSocketConn, link: GunLink, port: _GunPort, id: int) -> None:
         hub = self._hub
@@ -170,12 +174,15 @@ class GunWire:
         quiet = None if link.dialer else self.config.keep_alive_seconds
         while True:
             if not link.waiting:
+                if port.cut_by is not None:
+                    port.silent.set()
+                    return
                 news = port.news = anyio.Event()
                 with anyio.move_on_after(quiet) as patience:
                     await news.wait()
                 if patience.cancelled_caught:
                     await conn.send([KEEP_ALIVE])
-                    continue
+                continue
             await conn.send(link.take_frames())
             if port.drained is not None:
                 port.drained.set()
