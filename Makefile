@@ -33,5 +33,12 @@ fmt: $(VENV)/.ready ## format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+bench: $(VENV)/.ready ## the stock relay and Air, measured in one run (ARGS="--quick")
+	@bash scripts/node.sh
+	@$(BIN)/python -m bench.relay $(ARGS)
+
+proto: ## regenerate air/pb from proto/
+	@echo "no schema under proto/ yet: the native wire brings the first"
+
 clean: ## remove what was made
-	rm -rf $(VENV) node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) node_modules examples/todo/vendor .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -75,12 +75,13 @@ def _measure(start: Start, row: Row, options: argparse.Namespace) -> dict[str, A
                 timeout=seconds + _GRACE_SECONDS,
                 check=False,
             )
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or ["the generator failed"])[-1]
+                return {"error": f"{reason}; the relay's last words: {relay.last_words()}"}
     except subprocess.TimeoutExpired:
         return {"error": f"gave up after {seconds + _GRACE_SECONDS:.0f} s"}
     except (AirError, OSError, subprocess.CalledProcessError) as error:
         return {"error": str(error).strip()}
-    if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["the generator failed"])[-1]}
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 

@@ -29,6 +29,11 @@ class Running:
     url: str
     pid: int
     version: str
+    log: Path
+
+    def last_words(self) -> str:
+        """The last lines that the relay printed."""
+        return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-3:])[-400:]
 
 
 @contextmanager
@@ -91,7 +96,7 @@ def _ready(name: str, process: subprocess.Popen[bytes], log: Path) -> Running:
             if line.startswith('{"') and line.endswith("}"):
                 told = json.loads(line)
                 if "gun" in told:
-                    return Running(told["gun"][0], process.pid, str(told.get("version", "")))
+                    return Running(told["gun"][0], process.pid, str(told.get("version", "")), log)
         if process.poll() is not None:
             break
         time.sleep(0.02)

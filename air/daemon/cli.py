@@ -27,9 +27,9 @@ DENIED: Final = 5
 
 _SUMMARIES: Final = {
     "run": "start the daemon (also when no command is given)",
-    "put": "write fields of a node: air put SOUL key=value …",
-    "get": "read a node or one field: air get SOUL [KEY]",
-    "watch": "print a node and each change of it: air watch SOUL [KEY]",
+    "put": 'write fields of a node; a value is JSON or text, a link is {"#":"soul"}',
+    "get": "read a node or one field",
+    "watch": "print a node or one field, then each change",
     "peers": "list the links to peers",
     "id": "print the peer id of the daemon",
     "health": "tell whether the daemon is well",
@@ -37,6 +37,12 @@ _SUMMARIES: Final = {
     "stop": "stop the daemon and wait for its end",
     "config": "print the settings in force and where each came from",
 }
+_WORDS: Final[dict[str, tuple[str, int, int | None]]] = {
+    "put": ("SOUL KEY=VALUE …", 2, None),
+    "get": ("SOUL [KEY]", 1, 2),
+    "watch": ("SOUL [KEY]", 1, 2),
+}
+"""What a command takes beside options: in words, at least, at most."""
 _SWITCHES: Final = frozenset({"--json", "--reverse", "--states", "--template", "-h", "--help", "--version"})
 
 
@@ -49,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code, see the constants above."""
     command = "air"
     try:
-        command, rest = _split(list(sys.argv[1:] if arguments is None else arguments))
-        return _perform(command, rest)
+        command, options, words = _split(list(sys.argv[1:] if arguments is None else arguments))
+        return _perform(command, options, words)
     except KeyboardInterrupt:
         # A watch has no other end than this one.
         return OK if command == "watch" else 128 + 2
@@ -88,38 +94,42 @@ def _exit_code(error: AirError) -> int:
     return {"node.not-found": NOT_FOUND, "daemon.none": NO_DAEMON}.get(error.code, FAILURE)
 
 
-def _split(arguments: list[str]) -> tuple[str, list[str]]:
-    """The command and its arguments; options may stand before it. No command means ``run``."""
-    skip = False
-    for place, word in enumerate(arguments):
-        if skip:
-            skip = False
-        elif word == "--":
-            break
-        elif word.startswith("-"):
-            skip = "=" not in word and word not in _SWITCHES
-        elif word in _SUMMARIES:
-            return word, arguments[:place] + arguments[place + 1 :]
+def _split(arguments: list[str]) -> tuple[str, list[str], list[str]]:
+    """The command, its options and its words. Options may stand anywhere; after ``--`` there are none.
+
+    argparse cannot do this: it takes words apart at options, and loses ``--`` on the way.
+    """
+    options: list[str] = []
+    words: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        if word == "--":
+            words += rest
+        elif word.startswith("-") and word != "-":
+            options.append(word)
+            if "=" not in word and word not in _SWITCHES:
+                options += [value for value in [next(rest, None)] if value is not None]
         else:
-            import difflib
+            words.append(word)
+    if not words:
+        return ("help" if {"-h", "--help"} & set(options) else "run"), options, []
+    command = words.pop(0)
+    if command not in _SUMMARIES:
+        import difflib
 
-            near = difflib.get_close_matches(word, _SUMMARIES, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(_SUMMARIES)}"
-            raise Misuse(f"there is no command {word}{hint}")
-    return ("help" if arguments and {"-h", "--help"} & set(arguments) else "run"), arguments
+        near = difflib.get_close_matches(command, _SUMMARIES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(_SUMMARIES)}"
+        raise Misuse(f"there is no command {command}{hint}")
+    return command, options, words
 
 
-def _perform(command: str, arguments: list[str]) -> int:
+def _perform(command: str, options: list[str], words: list[str]) -> int:
     if command == "help":
         print(_overview())
         return OK
-    parser = _parser(command)
     try:
-        args = parser.parse_intermixed_args(arguments) if command == "put" else parser.parse_args(arguments)
-        for word in arguments:
-            word.encode()
-    except UnicodeEncodeError:
-        raise Misuse("the arguments are not UTF-8") from None
+        args = _parser(command).parse_args(options)
+        _take_words(command, args, words)
     except SystemExit:
         return OK  # --help and --version have printed what they had to
     except Misuse as error:
@@ -138,8 +148,26 @@ def _perform(command: str, arguments: list[str]) -> int:
     return OK
 
 
+def _take_words(command: str, args: Namespace, words: list[str]) -> None:
+    try:
+        "".join(words).encode()
+    except UnicodeEncodeError:
+        raise Misuse("the arguments are not UTF-8") from None
+    _, least, most = _WORDS.get(command, ("", 0, 0))
+    if len(words) < least:
+        raise Misuse(f"air {command} wants {_WORDS[command][0]}")
+    if most is not None and len(words) > most:
+        raise Misuse(f"air {command} knows nothing to do with {words[most]}")
+    if words:
+        args.soul, args.fields = words[0], words[1:]
+        args.key = words[1] if len(words) > 1 else None
+
+
 def _parser(command: str) -> ArgumentParser:
-    parser = _Parser(prog=f"air {command}", description=_SUMMARIES[command], allow_abbrev=False)
+    words = _WORDS.get(command, ("", 0, 0))[0]
+    parser = _Parser(
+        usage=f"air {command} [options] {words}".rstrip(), description=_SUMMARIES[command], allow_abbrev=False
+    )
     add = parser.add_argument
     add("--version", action="version", version=__version__)
     add("--json", action="store_true", help="print JSON")
@@ -165,12 +193,6 @@ def _parser(command: str) -> ArgumentParser:
         return parser
     add("--api", metavar="URL", help="admin interface of the daemon, when it is not found through --data")
     add("--token-file", metavar="FILE", help="its token")
-    if command in ("put", "get", "watch"):
-        add("soul", metavar="SOUL", help="name of the node")
-    if command == "put":
-        add("fields", metavar="KEY=VALUE", nargs="+", help='JSON or text; a link is {"#":"soul"}')
-    if command in ("get", "watch"):
-        add("key", metavar="KEY", nargs="?", help="one field")
     if command == "get":
         add("--prefix", metavar="P", help="keys that start so")
         add("--from", dest="start", metavar="A", help="first key (what follows the prefix)")

@@ -111,12 +111,16 @@ class Guard:
             else:
                 await send({"type": "websocket.close", "code": 1008})
             return
-        started = False
+        started = gone = False
 
         async def tracked(message: Message) -> None:
-            nonlocal started
+            nonlocal started, gone
             started = True
-            await send(message)
+            try:
+                await send(message)
+            except OSError:
+                gone = True
+                raise
 
         try:
             self._admit(scope)
@@ -130,6 +134,8 @@ class Guard:
                 )
                 await _refuse(status_of(error), error_json(error.code, error.message), receive, send)
         except Exception as error:
+            if gone:
+                return  # cut by the kernel while we were sending: not our failure
             _LOG.error(
                 "a request failed", exc_info=error, extra={"code": "admin.internal", "path": scope["path"]}
             )

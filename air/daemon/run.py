@@ -44,13 +44,27 @@ def run(config: Config, *, json_line: bool = False, relay: RelayFactory | None =
         options = {}
         if config.node.backend == "asyncio":
             options["use_uvloop"] = importlib.util.find_spec("uvloop") is not None
+        cut_off = threading.Timer(config.node.stop_seconds + _GRACE_SECONDS, os._exit, [1])
+        cut_off.daemon = True
         try:
-            anyio.run(_serve, config, json_line, relay, backend=config.node.backend, backend_options=options)
+            anyio.run(
+                _serve,
+                config,
+                json_line,
+                relay,
+                cut_off,
+                backend=config.node.backend,
+                backend_options=options,
+            )
         except BaseExceptionGroup as group:
             raise _first(group) from group
+        finally:
+            cut_off.cancel()
 
 
-async def _serve(config: Config, json_line: bool, factory: RelayFactory | None) -> None:
+async def _serve(
+    config: Config, json_line: bool, factory: RelayFactory | None, cut_off: threading.Timer
+) -> None:
     stop, closing = anyio.Event(), anyio.Event()
     async with anyio.create_task_group() as tasks:
         await tasks.start(_signals, stop)
@@ -77,7 +91,9 @@ async def _serve(config: Config, json_line: bool, factory: RelayFactory | None) 
                 _announce(info, json_line)
                 await stop.wait()
                 _LOG.info("stopping")
-                _cut_off_after(config.node.stop_seconds + _GRACE_SECONDS)
+                # Everything acknowledged is on disk already. What could still hang is a goodbye to a peer
+                # that does not listen, and nobody wants to reach for kill -9.
+                cut_off.start()
         _LOG.info("stopped")
         tasks.cancel_scope.cancel()
 
@@ -124,14 +140,6 @@ async def _signals(stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
             if stop.is_set():
                 os._exit(128 + number)
             stop.set()
-
-
-def _cut_off_after(seconds: float) -> None:
-    # Everything acknowledged is on disk already. What could still hang is a goodbye to a peer that does
-    # not listen, and nobody wants to reach for kill -9.
-    timer = threading.Timer(seconds, os._exit, [1])
-    timer.daemon = True
-    timer.start()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -39,16 +39,22 @@ class NodeResponse(Response):
         self._soul, self._first, self._rest, self._limit = soul, first, rest, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tail: bytes | None = None
         try:
             async with _while_connected(receive):
-                await self._send(send)
+                tail = await self._parts(send)
         finally:
             close = getattr(self._rest, "aclose", None)
             if close is not None:
                 with anyio.CancelScope(shield=True):
                     await close()
+        if tail is not None:
+            # Outside of the block: the server reports the end of the request as "disconnected" while it
+            # still readies the connection for the next one, and must not be cancelled there.
+            await send(_last(tail))
 
-    async def _send(self, send: Send) -> None:
+    async def _parts(self, send: Send) -> bytes:
+        """Send all but the end, which is returned."""
         await send(_start(_JSON))
         text, left = _page(self._first, self._limit)
         text = f'{{"soul":{text_json(self._soul)},"fields":{{{text}'
@@ -64,7 +70,7 @@ class NodeResponse(Response):
         except AirError as failure:
             # The status is sent already; a reader must still be able to tell part from whole.
             error = b"," + error_json(failure.code, failure.message)[1:-1]
-        await send(_last(text.encode() + b"}" + error + b"}"))
+        return text.encode() + b"}" + error + b"}"
 
 
 def _page(fields: Fields, left: int | None) -> tuple[str, int | None]:

@@ -1,8 +1,9 @@
-"""How a disk keeps a cell: bytes that sort as GUN sorts, and a checksum over all of them. (core)
+"""How a disk keeps a cell: names that sort as GUN sorts, and a checksum over all of it. (core)
 
-Souls and keys are CESU-8 and values are canonical JSON in that coding (see ``air.model.value``), so
-comparing bytes is comparing as GUN compares. The checksum covers soul, key, state and value together:
-a record whose parts do not belong together is as damaged as one with a flipped bit.
+Souls and keys are CESU-8 (see ``air.model.value``), so a table in byte order is in GUN's order. Values
+are canonical JSON in UTF-8, which costs nothing to make and to read however long the text is; the rare
+tie of two values is decided by :func:`greater`. The checksum covers soul, key, state and value
+together: a record whose parts do not belong together is as damaged as one with a flipped bit.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from math import isfinite
 from typing import Final, NamedTuple, TypeAlias
 from zlib import crc32
 
@@ -17,17 +19,19 @@ import orjson
 
 from air.base.errors import Misuse
 from air.model.cell import Cell, Key, Soul, State
-from air.model.value import Link, Value, canonical_number, unit_bytes, units_from_bytes, value_bytes
+from air.model.value import Link, Value, canonical_number, unit_bytes, value_text
 
 __all__ = [
     "Record",
     "ScanCursor",
     "ScanPage",
+    "beats",
     "checksum",
     "decode_state",
     "decode_value",
     "encode",
     "encode_value",
+    "greater",
     "intact",
 ]
 
@@ -72,11 +76,12 @@ def intact(soul: object, key: object, state: object, value: object, crc: object)
 def encode(cells: Sequence[Cell]) -> list[Record]:
     """The records of ``cells``, in their order.
 
-    Raises Misuse ``store.bad-cell`` for a state that is not finite, or what is no value at all.
+    Raises Misuse ``store.bad-cell`` for a state or number that is not finite, or no value at all.
     """
     records: list[Record] = []
     add, head = records.append, _HEAD
-    last, soul_unit, seed = None, b"", 0
+    last: object = records  # no soul yet
+    soul_unit, seed = b"", 0
     for soul, key, value, state in cells:
         try:
             if soul is not last:
@@ -95,14 +100,19 @@ def encode(cells: Sequence[Cell]) -> list[Record]:
 
 
 def encode_value(value: Value) -> bytes:
-    """The same bytes as ``value_bytes``, faster for plain text."""
-    if type(value) is str and value.isascii():
-        if value.isprintable() and '"' not in value and "\\" not in value:
+    """Canonical JSON as UTF-8. Raises ValueError for infinities and NaN."""
+    if type(value) is str:
+        if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
             return f'"{value}"'.encode()
-        # orjson hands out its whole work buffer. Kept for a batch, those buffers cost 1.5 µs each in
-        # page faults; a copy lets the allocator use one of them again and again.
-        return bytes(memoryview(orjson.dumps(value)))
-    return value_bytes(value)
+        try:
+            # orjson hands out its whole work buffer. Kept for a batch, those buffers cost 1.5 µs each in
+            # page faults; a copy lets the allocator use one of them again and again.
+            return bytes(memoryview(orjson.dumps(value)))
+        except orjson.JSONEncodeError:
+            pass  # lone surrogates, which JavaScript writes as escapes
+    elif type(value) is float and not isfinite(value):
+        raise ValueError(f"value {value}")
+    return value_text(value).encode()
 
 
 def decode_value(data: bytes) -> Value:
@@ -110,8 +120,7 @@ def decode_value(data: bytes) -> Value:
     try:
         raw = orjson.loads(data)
     except orjson.JSONDecodeError:
-        # Lone surrogates and, in this coding, characters above U+FFFF: orjson takes neither.
-        raw = json.loads(units_from_bytes(data))
+        raw = json.loads(data)  # keeps escapes of lone surrogates, which orjson refuses
     kind = type(raw)
     if kind is str:
         return raw  # type: ignore[no-any-return]
@@ -120,6 +129,20 @@ def decode_value(data: bytes) -> Value:
     if kind is dict:
         return Link(raw["#"])
     return _WORDS[data]
+
+
+def greater(data: bytes, known: bytes) -> bool:
+    """True when one stored value beats another of the same state: by UTF-16 units of their texts."""
+    if data.isascii() or known.isascii():
+        return data > known  # the orders differ only between characters above U+DFFF
+    return unit_bytes(data.decode()) > unit_bytes(known.decode())
+
+
+def beats(record: Record, known: Record) -> bool:
+    """True when ``record`` replaces ``known``: the higher state, on equal states the greater text."""
+    if record[2] != known[2]:
+        return record[2] > known[2]
+    return record[3] != known[3] and greater(record[3], known[3])
 
 
 def decode_state(state: float) -> State:

@@ -16,7 +16,7 @@ from air.model.lex import Lex, cost
 from air.model.message import SoulRange
 from air.model.value import Value, unit_bytes, units_from_bytes
 from air.store.api import Page
-from air.store.record import ScanCursor, ScanPage, decode_state, decode_value, intact
+from air.store.record import Record, ScanCursor, ScanPage, decode_state, decode_value, intact
 
 __all__ = ["Records", "Rows", "Verification"]
 
@@ -68,6 +68,13 @@ class Records:
         if row is None:
             return None
         return self._take(soul, key, row)
+
+    def record(self, soul: bytes, key: bytes) -> Record | None:
+        """One field as it is stored; None when it is not there or damaged."""
+        row = self._execute(_FIELD, (soul, key)).fetchone()
+        if row is None or self._take(soul, key, row) is None:
+            return None
+        return (soul, key, *row)
 
     def read(self, soul: Soul, lex: Lex, after: Key | None, fields_max: int, bytes_max: int) -> Page:
         """See :meth:`air.store.api.Store.read`."""

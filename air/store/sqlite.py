@@ -1,8 +1,8 @@
 """Cells on disk, in one SQLite file. (shell)
 
-Everything a batch needs is one transaction: the merge is a conditional upsert, so SQLite decides with
-one comparison of numbers and one of bytes which cell stays. Each record carries a checksum that is
-verified whenever it is read.
+Everything a batch needs is one transaction. The merge is a conditional upsert: SQLite compares states,
+and only cells that changed nothing are looked at again, for ties and for damaged records in their way.
+Each record carries a checksum that is verified whenever it is read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from air.model.lex import ALL, Lex
 from air.model.message import SoulRange
 from air.store.api import PAGE_BYTES, PAGE_FIELDS, Page
 from air.store.lock import FileLock
-from air.store.record import Record, ScanCursor, ScanPage, encode
+from air.store.record import Record, ScanCursor, ScanPage, beats, decode_state, decode_value, encode
 from air.store.records import Records, Verification
 
 __all__ = ["FORMAT", "Sqlite", "SqliteConfig", "SqliteStats"]
@@ -31,7 +31,7 @@ __all__ = ["FORMAT", "Sqlite", "SqliteConfig", "SqliteStats"]
 MIB: Final = 1024 * 1024
 
 FORMAT: Final = 1
-"""Version of the file's layout, kept in SQLite's ``user_version``. Older ones are brought up to date."""
+"""Version of the file's layout, kept in SQLite's ``user_version``. A file with a higher one is refused."""
 
 APPLICATION: Final = 0x41_49_52_01
 """Marks a SQLite file as Air's (``application_id``)."""
@@ -49,7 +49,7 @@ PRAGMA user_version = {FORMAT};
 _MERGE: Final = """
 INSERT INTO cell VALUES(?, ?, ?, ?, ?) ON CONFLICT(soul, key) DO UPDATE
 SET state = excluded.state, value = excluded.value, crc = excluded.crc
-WHERE excluded.state > state OR (excluded.state = state AND excluded.value > value)
+WHERE excluded.state > state
 """
 
 _DISK_REFUSED: Final = frozenset(
@@ -197,11 +197,11 @@ class Sqlite:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?, ?)", (name, data, crc32(data)))
             committing = True
             self._db.execute("COMMIT")
-        except (apsw.Error, StoreError) as error:
+        except BaseException as error:
             self._roll_back()
-            if isinstance(error, StoreError):
-                raise
-            raise self._error(error, committing) from error
+            if isinstance(error, apsw.Error):
+                raise self._error(error, committing) from error
+            raise
         if self._wal_pages >= self._config.checkpoint_pages:
             self._checkpoint()
         return kept
@@ -213,7 +213,7 @@ class Sqlite:
             best.clear()
             for index, record in enumerate(records):
                 known = best.get(record[:2])
-                if known is None or record[2:4] > records[known][2:4]:
+                if known is None or beats(record, records[known]):
                     best[record[:2]] = index
             winners = list(best.values())
         changed: list[int] = []
@@ -242,11 +242,15 @@ class Sqlite:
         return kept
 
     def _stored(self, cell: Cell, record: Record) -> Cell | None:
-        """What stands in the way of a cell that changed nothing. What is damaged is replaced: None."""
+        """What stands in the way of a cell that changed nothing.
+
+        None: nothing does, and the cell was put in its place. So it is with a damaged record, and with
+        one of the same state and a lower value.
+        """
         soul, key = record[:2]
-        stored = self.records.field(soul, key)
-        if stored is not None:
-            return Cell(cell.soul, cell.key, *stored)
+        stored = self.records.record(soul, key)
+        if stored is not None and not beats(record, stored):
+            return Cell(cell.soul, cell.key, decode_value(stored[3]), decode_state(stored[2]))
         self._db.execute("INSERT OR REPLACE INTO cell VALUES(?, ?, ?, ?, ?)", record)
         return None
 
@@ -260,10 +264,10 @@ class Sqlite:
         """Move the log into the file. What is in the log is durable, so a failure here loses nothing yet."""
         try:
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.FullError:
-            return  # the log grows on, and the next write that finds no room says so
         except apsw.Error as error:
-            self._error(error, committing=True)
+            # Without room in the file the log grows on, and the write that finds no room there says so.
+            if not isinstance(refusal := self._error(error, committing=True), Full):
+                self._refused = refusal.message
 
     # -- reading ---------------------------------------------------------------
 
@@ -360,6 +364,8 @@ class Sqlite:
         where, extended = self.path, getattr(error, "extendedresult", 0)
         if isinstance(error, apsw.ConnectionClosedError | apsw.CursorClosedError):
             return Misuse(f"{where} is closed", code="store.closed")
+        if isinstance(error, apsw.TooBigError):
+            return Misuse(f"{where}: a cell is larger than SQLite can keep", code="store.bad-cell")
         if isinstance(error, apsw.FullError) or extended in _DISK_REFUSED:
             return Full(f"{where}: no room to write to ({error})")
         if extended in (apsw.SQLITE_IOERR_CORRUPTFS, apsw.SQLITE_IOERR_DATA) or isinstance(

@@ -25,8 +25,10 @@ class WindowConfig:
     share_min: float = 0.25
     """Part of the time that commits must take before anybody waits."""
     gain_min: float = 1.5
-    """Writes a wait must bring, for each one that was there, to be worth another. Clients that wait for their
-    answers fall into two groups, one queued and one being committed, which a wait joins to no profit: gain 1."""
+    """Writes a wait must bring, for each one that was there, to be worth another. Clients that wait for
+    their answers fall into two groups, one queued and one being committed; joining them is no gain."""
+    jobs_enough: float = 16.0
+    """Writes per commit beyond which a commit's cost is spread thin enough, and a wait would only delay."""
     retry_commits: int = 100
     """After waits that were not worth it, commits until the next try."""
     cells_full: int = 4096
@@ -95,4 +97,7 @@ class CommitWindow:
         if self._ended is None or time - self._ended > self._config.idle_seconds:
             return False
         # One write per commit, always, is a single writer who waits for each answer.
-        return self._jobs > 1.05 and self._cost >= self._config.share_min * self._interval
+        return (
+            1.05 < self._jobs < self._config.jobs_enough
+            and self._cost >= self._config.share_min * self._interval
+        )

@@ -215,12 +215,14 @@ class StoreWorker:
                         await self._batch(one, on_results)
                 self._closed = True
                 self._give_up(on_results)
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._store.close, limiter=one)
             finally:
                 self._closed = True
                 self._make_room()
-                self._ended.set()
+                with anyio.CancelScope(shield=True):
+                    try:
+                        await anyio.to_thread.run_sync(self._store.close, limiter=one)
+                    finally:
+                        self._ended.set()
 
     async def aclose(self) -> None:
         """Finish and commit what is queued, close the store, and wait until that is done."""

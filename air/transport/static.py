@@ -74,6 +74,9 @@ class _Found:
     """The content when it was read already."""
 
 
+_SLASH = _Found("", 0, "", None)
+
+
 class StaticFiles:
     """An HttpHandler that serves the files of ``root`` and nothing else.
 
@@ -92,17 +95,16 @@ class StaticFiles:
         if names is None:
             return plain(404, headers=_COMMON)
         try:
-            found = await to_thread.run_sync(self._find, names, request.method == "HEAD")
+            slash = request.route.endswith("/")
+            found = await to_thread.run_sync(self._find, names, slash, request.method == "HEAD")
         except (OSError, ValueError):
             return plain(404, headers=_COMMON)
         if found is None:
             return plain(404, headers=_COMMON)
-        if found.size < 0:
-            if not request.route.endswith("/"):
-                # Without the slash the page's relative links would point beside the directory.
-                where = "/" + "/".join(map(quote, names)) + "/"
-                return plain(301, headers={**_COMMON, "Location": where})
-            return plain(404, headers=_COMMON)
+        if found is _SLASH:
+            # Without the slash the page's relative links would point beside the directory.
+            where = "/" + "/".join(map(quote, names)) + "/"
+            return plain(301, headers={**_COMMON, "Location": where})
         kind = _TYPES.get(os.path.splitext(found.path)[1].lower(), "application/octet-stream")
         headers = {**_COMMON, "Content-Type": kind, "ETag": found.tag}
         if not_modified(request.headers.get("if-none-match"), found.tag):
@@ -112,16 +114,20 @@ class StaticFiles:
             return HttpResponse(200, headers, found.data)
         return HttpResponse(200, headers, self._pieces(found))
 
-    def _find(self, names: tuple[str, ...], head_only: bool) -> _Found | None:
-        """Runs in a thread. A directory that wants its slash, or has no index, comes back with size -1."""
+    def _find(self, names: tuple[str, ...], slash: bool, head_only: bool) -> _Found | None:
+        """Runs in a thread. ``_SLASH`` for a directory with an index that was asked for without its slash."""
         path = self._inside(os.path.join(self._root, *names))
         if path is None:
             return None
         if os.path.isdir(path):
             index = self._inside(os.path.join(path, self._config.index))
             if index is None or not os.path.isfile(index):
-                return _Found(path, -1, "", None) if names else None
+                return None
+            if names and not slash:
+                return _SLASH
             path = index
+        elif slash:
+            return None
         # Opened without waiting, in case it is a pipe; and looked at after opening, in case it was exchanged.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:

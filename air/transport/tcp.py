@@ -17,7 +17,7 @@ from air.base.errors import AirError, Closed, ConfigError, Reset, Unreachable
 from air.base.metrics import Counters
 from air.transport.api import ByteStream
 
-__all__ = ["StreamHandler", "TcpConfig", "TcpListener", "TcpStream", "dial", "spell_address"]
+__all__ = ["StreamHandler", "TcpConfig", "TcpListener", "TcpStream", "dial", "is_farewell", "spell_address"]
 
 _LOG = logging.getLogger("air.transport.tcp")
 
@@ -218,11 +218,10 @@ class TcpListener:
             stream = accepted = TcpStream(await SocketStream.from_socket(raw), remote)
             self.counters.add("tcp_accepted")
             await handler(accepted)
-        except Closed:
-            pass  # The peer left, which is how connections end.
         except Exception as error:
             # The one broad handler of this floor: a fault of one connection must not end the others.
-            if stream is not None:
+            # That the peer left is no fault, it is how connections end.
+            if stream is not None and not is_farewell(error):
                 self._failed(remote, error)
         finally:
             self.open -= 1
@@ -242,6 +241,13 @@ class TcpListener:
         self._logged += 1
         if self._logged <= self._config.failures_logged_max:
             _LOG.error("%s: the handler of %s failed", code, remote, exc_info=error)
+
+
+def is_farewell(error: BaseException) -> bool:
+    """Whether ``error`` says no more than that a connection ended; task groups wrap that in groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(Closed)[1] is None
+    return isinstance(error, Closed)
 
 
 def spell_address(address: tuple[str, int] | tuple[str, int, int, int]) -> str:

@@ -46,15 +46,36 @@ connection('connecting')
 // ---- items: soul → { soul, text, done, at, row }
 
 const items = new Map()
+const watched = new Set()
+const members = new Set()
 
-list.map().on((node, soul) => {
-  // A removed item is heard as null, and an item may be heard of before its text is there.
-  if (node && typeof node.text === 'string') show(soul, node)
-  else if (node === null) hide(soul)
+// The list and its items are heard apart. list.map() would be shorter, but when one message changes an item and takes
+// it off the list, gun.js calls a map only once, and not always for the removal.
+list.on(links => {
+  for (const [soul, link] of Object.entries(links)) {
+    if (soul === '_') continue
+    if (link === null) leave(soul)
+    else enter(soul)
+  }
   summarise()
 })
 
+function enter(soul) {
+  if (members.has(soul)) return
+  members.add(soul)
+  if (!watched.has(soul)) gun.get(soul).on(node => show(soul, node))
+  else gun.get(soul).once(node => show(soul, node))
+  watched.add(soul)
+}
+
+function leave(soul) {
+  members.delete(soul)
+  hide(soul)
+}
+
 function show(soul, node) {
+  // An item may be heard of before its text is there, or after it has left.
+  if (!members.has(soul) || !node || typeof node.text !== 'string') return
   const item = items.get(soul) || { soul, row: newRow(soul) }
   Object.assign(item, { text: node.text, done: node.done === true, at: Number(node.at) || 0 })
   items.set(soul, item)
@@ -66,6 +87,7 @@ function show(soul, node) {
   row.querySelector('.rename').setAttribute('aria-label', `Rename ${item.text}`)
   row.querySelector('.remove').setAttribute('aria-label', `Delete ${item.text}`)
   if (!row.isConnected) place(item)
+  summarise()
 }
 
 function hide(soul) {
@@ -101,7 +123,7 @@ function newRow(soul) {
   tick.id = `tick-${soul}`
   text.htmlFor = tick.id
 
-  tick.addEventListener('change', () => list.get(soul).get('done').put(tick.checked))
+  tick.addEventListener('change', () => gun.get(soul).get('done').put(tick.checked))
   part('remove').addEventListener('click', () => list.get(soul).put(null))
 
   const editing = on => {
@@ -117,13 +139,15 @@ function newRow(soul) {
   })
   const save = () => {
     const value = edit.value.trim()
-    if (!edit.hidden && value && value !== items.get(soul).text) list.get(soul).get('text').put(value)
+    if (!edit.hidden && value && value !== items.get(soul).text) gun.get(soul).get('text').put(value)
     editing(false)
   }
   edit.addEventListener('keydown', event => {
-    if (event.key === 'Escape') editing(false)
+    if (event.key !== 'Escape' && event.key !== 'Enter') return
+    event.preventDefault() // or this very key would press the button that gets the focus
     if (event.key === 'Enter') save()
-    if (event.key === 'Escape' || event.key === 'Enter') part('rename').focus()
+    editing(false)
+    part('rename').focus()
   })
   edit.addEventListener('blur', event => {
     if (event.relatedTarget !== part('rename')) save()

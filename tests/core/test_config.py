@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -193,6 +195,30 @@ def test_a_size_survives_being_written_and_read(count: int) -> None:
     rule = next(rule for key, _, rule in keys() if key == "store.cache_bytes")
     assert rule.read(size_text(count)) == count
     assert rule.read(count) == count
+
+
+WORDS = st.sampled_from(
+    ["gun", "store", "port", "engine", "peers", "data", "[", "]", "=", "\n", "1", '"x"', "[]"]
+)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=80), st.lists(WORDS, max_size=12).map(lambda words: " ".join(words).encode())
+    )
+)
+def test_whatever_a_file_holds_it_is_settings_or_a_config_error(content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".toml") as file:
+        file.write(content)
+        file.flush()
+        with contextlib.suppress(ConfigError):
+            load({"XDG_CONFIG_HOME": "/nowhere"}, config_file=file.name)
+
+
+@given(st.sampled_from([key for key, _, _ in keys()]), st.text(max_size=30))
+def test_whatever_a_variable_holds_it_is_settings_or_a_config_error(key: str, raw: str) -> None:
+    with contextlib.suppress(ConfigError):
+        load({"XDG_CONFIG_HOME": "/nowhere", "AIR_" + key.replace(".", "__").upper(): raw})
 
 
 def test_every_key_is_documented_and_its_default_keeps_its_own_rule() -> None:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -156,13 +157,32 @@ def test_numbers_are_stored_in_their_one_spelling(store: Sqlite) -> None:
     ]
 
 
-def test_a_text_of_five_megabytes_is_kept(store: Sqlite, path: Path) -> None:
-    text = "Ünïcode 😀 \ud800 " * 420_000
-    store.write([Cell("s", "long", text, 1)])
+@pytest.mark.parametrize("text", ["plain text ", 'quote " and \\ ', "漢字", "😀", "é\ud800"])
+def test_a_text_of_five_megabytes_is_kept(store: Sqlite, path: Path, text: str) -> None:
+    long = text * (5_000_000 // len(text.encode("utf-8", "surrogatepass")))
+    assert store.write([Cell("s", "long", long, 1)]) == {}
+    assert store.write([Cell("s", "long", long, 1)]) == {0: Cell("s", "long", long, 1)}
     store.close()
     again = Sqlite(path, FAST)
-    assert again.read("s").fields["long"][0] == text
+    assert again.read("s").fields["long"][0] == long
     again.close()
+
+
+@pytest.mark.parametrize(
+    ("lower", "greater"),
+    [("😀", "ﬁ"), ("ﬁ", "ﬁa"), ("a b", "a"), (10, 9), (True, Link("a")), (False, None), ("\ud800", "漢")],
+)
+def test_a_tie_goes_to_the_text_that_javascript_calls_greater(
+    store: Sqlite, lower: Value, greater: Value
+) -> None:
+    low, high = Cell("s", "k", lower, 1), Cell("s", "k", greater, 1)
+    assert store.write([low]) == {}
+    assert store.write([high]) == {}
+    assert store.write([low]) == {0: high}
+    assert store.write([low._replace(key="both"), high._replace(key="both")]) == {
+        0: high._replace(key="both")
+    }
+    assert [value for value, _ in store.read("s").fields.values()] == [greater, greater]
 
 
 def test_the_same_batch_again_changes_nothing_and_says_so(store: Sqlite) -> None:
@@ -176,10 +196,18 @@ def test_of_two_cells_for_one_field_in_a_batch_the_loser_is_reported_with_the_wi
     assert store.write([old, new, old]) == {0: new, 2: new}
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 10**400])
-def test_a_state_that_is_no_double_is_refused_and_nothing_is_kept(store: Sqlite, bad: float) -> None:
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 10**400, "5", None])
+def test_a_state_that_is_no_double_is_refused_and_nothing_is_kept(store: Sqlite, bad: Any) -> None:
     with pytest.raises(Misuse) as caught:
         store.write([Cell("s", "good", 1, 1), Cell("s", "bad", 1, bad)])
+    assert caught.value.code == "store.bad-cell"
+    assert store.souls() == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf"), [], {"#": "s"}, b"bytes", 10**400])
+def test_what_is_no_value_is_refused_and_nothing_is_kept(store: Sqlite, bad: Any) -> None:
+    with pytest.raises(Misuse) as caught:
+        store.write([Cell("s", "good", 1, 1), Cell("s", "bad", bad, 1)])
     assert caught.value.code == "store.bad-cell"
     assert store.souls() == []
 

@@ -77,8 +77,15 @@ def test_a_dense_stream_shares_commits() -> None:
     load = Load()
     load.stream(20_000, 1.0)
     settled = load.sizes[len(load.sizes) // 2 :]
-    assert sum(settled) / len(settled) > 10
+    assert sum(settled) / len(settled) > CONFIG.jobs_enough / 2
     assert max(load.waits) <= CONFIG.patience * COST * 1.001
+
+
+def test_commits_that_are_large_by_themselves_do_not_wait() -> None:
+    load = Load()
+    for _ in range(200):
+        load.commit(100, 1e6)
+    assert sum(wait > 0 for wait in load.waits) <= 5
 
 
 def test_a_full_batch_does_not_wait() -> None:

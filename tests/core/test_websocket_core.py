@@ -250,7 +250,7 @@ def test_a_violation_ends_the_connection_with_its_codes(data: bytes, code: str, 
     assert len(events) == 2
     said = output(core)
     assert said[0] == 0x80 | CLOSE
-    # The library has read all of the bytes before the fragments are counted, and may have found a fault itself.
+    # The library reads all bytes before the fragments are counted, and may have found a fault of its own.
     told = {close_code, 1002} if code == "ws.too-many-fragments" else {close_code}
     assert struct.unpack("!H", said[2:4])[0] in told
     assert isinstance(core.error(), Reset)

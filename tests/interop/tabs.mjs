@@ -27,6 +27,11 @@ const profiles = new Map()
 const tabs = new Map()
 
 const tab = cmd => tabs.get(cmd.tab).page
+// The browser draws a tab in the background about once a second, and a click waits for two drawings.
+const front = async cmd => {
+  await tab(cmd).bringToFront()
+  return tab(cmd)
+}
 // An item is found by what it says, which is how a person finds it.
 const row = (cmd, text) => tab(cmd).locator('#items > li').filter({ has: tab(cmd).getByText(text, { exact: true }) })
 
@@ -56,18 +61,26 @@ const commands = {
   },
 
   async add(cmd) {
-    await tab(cmd).fill('#new', cmd.text)
-    await tab(cmd).press('#new', 'Enter')
+    const page = await front(cmd)
+    await page.fill('#new', cmd.text)
+    await page.press('#new', 'Enter')
   },
-  tick: cmd => row(cmd, cmd.text).locator('.tick').setChecked(cmd.on),
+  async tick(cmd) {
+    await front(cmd)
+    await row(cmd, cmd.text).locator('.tick').setChecked(cmd.on)
+  },
   async rename(cmd) {
+    await front(cmd)
     const item = row(cmd, cmd.text)
     await item.locator('.rename').click()
     // Once its text is being edited, the item is found by the field that has the focus.
     await tab(cmd).locator('.edit:focus').fill(cmd.to)
     await tab(cmd).locator('.edit:focus').press('Enter')
   },
-  remove: cmd => row(cmd, cmd.text).locator('.remove').click(),
+  async remove(cmd) {
+    await front(cmd)
+    await row(cmd, cmd.text).locator('.remove').click()
+  },
 
   items: cmd => tab(cmd).evaluate(listed),
   connection: cmd => tab(cmd).locator('#connection').getAttribute('data-state'),
@@ -80,7 +93,8 @@ const commands = {
         JSON.stringify([item.querySelector('.text').textContent, item.querySelector('.tick').checked]))
       return JSON.stringify(shown.sort()) === JSON.stringify(wanted.map(item => JSON.stringify(item)).sort())
     }
-    await tab(cmd).waitForFunction(same, cmd.items, { timeout: cmd.ms }).catch(() => {})
+    // Polled by the clock, as a tab in the background draws too seldom.
+    await tab(cmd).waitForFunction(same, cmd.items, { timeout: cmd.ms, polling: 20 }).catch(() => {})
     return tab(cmd).evaluate(listed)
   },
   async until_connection(cmd) {
@@ -89,7 +103,7 @@ const commands = {
 
   errors: cmd => tabs.get(cmd.tab).errors,
   async screenshot(cmd) {
-    await tab(cmd).screenshot({ path: cmd.path, fullPage: true })
+    await (await front(cmd)).screenshot({ path: cmd.path, fullPage: true })
   },
 }
 

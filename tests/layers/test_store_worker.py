@@ -292,3 +292,15 @@ async def test_busy_writers_share_commits(tmp_path: Path) -> None:
         await collector.until(400)
         assert collector.tokens == list(range(400))
         assert len(store.batches) < 200
+
+
+async def test_a_fault_in_the_callers_results_still_closes_the_store(tmp_path: Path) -> None:
+    def broken(_: Sequence[Result]) -> None:
+        raise RuntimeError("a fault of the caller")
+
+    worker = StoreWorker(Sqlite(tmp_path / "air.db", FAST))
+    with pytest.raises(BaseExceptionGroup):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(worker.run, broken)
+            worker.write(1, cells("a", 1))
+    Sqlite(tmp_path / "air.db", FAST).close()

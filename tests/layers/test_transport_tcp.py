@@ -17,7 +17,7 @@ from air.transport import tcp
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     with anyio.fail_after(seconds):
-        while not condition():
+        while not condition():  # the conditions are counters, which ring no bell
             await anyio.sleep(0.005)
 
 

@@ -25,7 +25,7 @@ QUICK = WebSocketConfig(sweep_seconds=0.02, close_seconds=0.5)
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     with anyio.fail_after(seconds):
-        while not condition():
+        while not condition():  # the conditions are counters, which ring no bell
             await anyio.sleep(0.005)
 
 
@@ -44,11 +44,13 @@ async def serving(
     async def serve() -> None:
         await listener.serve(handler, http=http)
 
-    async with WebSocketListener.bind("127.0.0.1", 0, config=config) as listener:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serve)
-            yield listener
-            tasks.cancel_scope.cancel()
+    async with (
+        WebSocketListener.bind("127.0.0.1", 0, config=config) as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(serve)
+        yield listener
+        tasks.cancel_scope.cancel()
 
 
 async def raw(listener: WebSocketListener, data: bytes = b"") -> tcp.TcpStream:
@@ -429,6 +431,54 @@ async def test_a_cancelled_receive_loses_nothing() -> None:
                 got += await conn.receive()
         assert got == sent
         await conn.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_read_cancelled_while_pongs_are_due_leaves_the_connection_whole() -> None:
+    config = WebSocketConfig(ping_seconds=0.001, dead_seconds=9.0, sweep_seconds=0.001)
+    async with serving(config=config) as listener:
+        # Both sides ping all the time, so that many cancellations meet a pong.
+        conn = await dial_websocket(listener.urls[0], config=config)
+        for at in range(200):
+            with anyio.move_on_after(0.0003 * (at % 5)):
+                await conn.receive()
+        await conn.send([b"whole"])
+        with anyio.fail_after(5):
+            assert await conn.receive() == [b"whole"]
+        await conn.aclose()
+        assert conn.close_code == 1000
+
+
+@pytest.mark.anyio
+async def test_a_handler_with_tasks_of_its_own_may_let_the_end_pass_through() -> None:
+    async def handler(conn: WebSocketConn) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(echo, conn)
+
+    async with serving(handler) as listener:
+        conn = await dial_websocket(listener.urls[0])
+        await conn.aclose()
+        await until(lambda: listener.open == 0)
+        assert conn.close_code == 1000
+        assert not [sample for sample in listener.counters.samples() if sample.name == "tcp_handler_failed"]
+
+
+@pytest.mark.anyio
+async def test_a_page_that_is_not_read_is_cut_too() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 100_000
+
+    async def http(request: Request) -> HttpResponse:
+        return HttpResponse(200, {}, endless())
+
+    config = WebSocketConfig(write_seconds=0.2, sweep_seconds=0.02, close_seconds=0.2)
+    async with serving(config=config, http=http) as listener:
+        stream = await raw(listener, b"GET / HTTP/1.1\r\n\r\n")
+        await until(lambda: listener.open == 1)
+        await until(lambda: listener.open == 0)
+        assert listener.counters.get("ws_refused", "ws.slow-reader") == 1
+        await stream.aclose()
 
 
 @pytest.mark.anyio

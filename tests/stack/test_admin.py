@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -19,6 +21,7 @@ import pytest
 from air.base.clock import SystemClock
 from air.base.errors import AirError, ConfigError, Corrupt, Denied, Full, LimitReached, StoreError, Violation
 from air.base.metrics import Counters
+from air.daemon import admin, guard, stream
 from air.daemon.admin import admin_app
 from air.daemon.guard import is_own_host
 from air.daemon.serve import bind, serving, url_of
@@ -470,6 +473,23 @@ def shout(raw: socket.socket, path: str, token: str | None) -> None:
         pass  # cut, as it should be
 
 
+async def test_a_connection_serves_many_requests_and_does_not_hold_up_the_end(served: Serve) -> None:
+    async with served() as ask:
+        await ask("PUT", node("n"), b'{"a":1}')
+        connection = http.client.HTTPConnection(ask.host, ask.port, timeout=10)
+
+        def many() -> None:
+            for path in [node("n"), "/v1/id", "/v1/nowhere", node("n"), node("nobody"), "/health"] * 5:
+                connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
+                connection.getresponse().read()
+
+        await anyio.to_thread.run_sync(many)
+        assert open_connections(ask.port) == 2  # its two ends: it was never opened anew
+        started = anyio.current_time()
+    assert anyio.current_time() - started < 1
+    connection.close()
+
+
 async def test_a_body_that_dawdles_is_cut(served: Serve) -> None:
     async with served(AdminConfig(port=0, body_seconds=0.2)) as ask:
         with socket.create_connection((ask.host, ask.port)) as raw:
@@ -503,6 +523,15 @@ async def test_the_rest_of_the_interface(served: Serve) -> None:
         assert any(line.startswith("air_build_info{version=") for line in lines)
         status, _, body = await ask("POST", "/v1/stop")
         assert (status, json.loads(body), ask.stopped) == (202, {"stopping": True}, [True])
+
+
+def test_the_manual_names_every_code_and_path() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "admin-api.md").read_text(encoding="utf-8")
+    sources = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (admin, guard, stream)]
+    found = set(re.findall(r'"((?:admin|node)\.[a-z-]+)"|Route\("(/[a-z0-9/]+)"', "".join(sources)))
+    names = {code or path for code, path in found} - {"admin.refused"}
+    assert len(names) > 15
+    assert {name for name in names if name not in page} == set()
 
 
 def test_an_address_that_others_can_reach_needs_permission() -> None:

@@ -316,6 +316,19 @@ def test_a_daemon_of_memory_forgets_and_is_alone_on_its_folder_too(tmp_path: Pat
         air.fails(3, "get", "a")
 
 
+def test_daemons_that_are_peers_list_each_other_and_share_their_graph(tmp_path: Path) -> None:
+    with daemon(tmp_path / "one") as one:
+        assert one.ready is not None
+        with daemon(tmp_path / "two", "--backend", "trio", "--peer", one.ready["gun"][0]) as two:
+            until(lambda: [link["role"] for link in two.json("peers")] == ["outbound"])
+            until(lambda: [link["role"] for link in one.json("peers")] == ["inbound"])
+            assert one.ready["gun"][0] in two.ok("peers")
+            one.ok("put", "shared", "a=1")
+            assert two.json("get", "shared") == {"a": 1}
+            two.ok("put", "shared", "b=2")
+            until(lambda: one.json("get", "shared") == {"a": 1, "b": 2})
+
+
 def test_people_get_their_addresses_without_json(tmp_path: Path) -> None:
     air = Air(tmp_path)
     process = air.popen("--data", str(air.data), "--port", "0", "--admin", "127.0.0.1:0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 
@@ -20,11 +20,13 @@ class WebSocketConn:
     """A connection that carries text messages. Made by ``WebSocketListener`` and ``dial_websocket``.
 
     One task may be in ``receive`` and any number in ``send``. An idle connection costs its stream and this
-    object: no lock, no timer and no task of its own. Deadlines are looked after by the listener's sweep
-    (``swept``), or, where there is no listener, by whoever reads and writes.
+    object: no lock, no timer and no task of its own. ``attend`` has the listener, which also watches the
+    deadlines, run ``tend`` soon in a task; where there is no listener, whoever reads runs it.
     """
 
     __slots__ = (
+        "_attend",
+        "_attended",
         "_clock",
         "_closed",
         "_config",
@@ -33,7 +35,6 @@ class WebSocketConn:
         "_over",
         "_reading",
         "_stream",
-        "_swept",
         "_writing_since",
         "_written",
         "headers",
@@ -49,10 +50,11 @@ class WebSocketConn:
         clock: Clock,
         remote: str,
         *,
-        swept: bool,
+        attend: Callable[[WebSocketConn], None] | None,
     ) -> None:
         self._stream, self._core, self._config, self._clock = stream, core, config, clock
-        self._swept = swept
+        self._attend = attend
+        self._attended = False
         self._closed = False
         self._reading = False
         self._writing_since: float | None = None
@@ -170,17 +172,17 @@ class WebSocketConn:
         return self._core.overdue(now)
 
     async def tend(self) -> None:
-        """Do what a passed deadline asks for: ping, or cut."""
+        """Do what a passed deadline asks for: ping, or cut. Write what waits to be written."""
+        self._attended = False
         now = self._clock.now()
         since = self._writing_since
         if since is not None and now.monotonic - since >= self._config.write_seconds:
             await self._cut("ws.slow-reader")
             return
-        self._core.tick(now)
-        if self._core.ended is not None:
+        if self._core.tick(now) and self._core.ended is not None:
             await self._cut(self._core.ended.code)
         elif since is None:
-            # A writer that is at work takes the ping along.
+            # A writer that is at work takes it along.
             try:
                 await self._flush()
             except Closed:
@@ -195,7 +197,9 @@ class WebSocketConn:
         self._reading = True
         try:
             data = await (
-                self._stream.receive(self._config.receive_bytes) if self._swept else self._receive_timed()
+                self._stream.receive(self._config.receive_bytes)
+                if self._attend is not None
+                else self._receive_timed()
             )
         except Closed:
             events = self._core.receive_eof(self._clock.now())
@@ -204,26 +208,29 @@ class WebSocketConn:
         finally:
             self._reading = False
         if self._core.has_output:
-            # Behind a write that is under way pongs wait without holding up the reader, up to a limit:
-            # two peers that both write and neither of which reads would wait for each other for ever.
-            if self._writing_since is None:
-                # The messages are in hand; a failing pong must not lose them. The next read reports the end.
-                try:
-                    await self._write()
-                except Closed:
-                    pass
-                except BaseException:
-                    self._keep_early(events)
-                    raise
-            elif self._core.pending_bytes() > self._config.pending_bytes_max:
-                try:
-                    await self._wait_written()
-                except BaseException:
-                    self._keep_early(events)
-                    raise
+            try:
+                await self._answer()
+            except BaseException:
+                self._keep_early(events)
+                raise
         if self._core.ended is not None:
             self._finish()
         return events
+
+    async def _answer(self) -> None:
+        """Have pongs and goodbyes written. A reader may be cancelled at any time, and a write may not, so the
+        reader does not write them itself if it can help it."""
+        if self._attend is None:
+            if self._writing_since is None:
+                with anyio.CancelScope(shield=True):
+                    await self.tend()
+        elif self._writing_since is None and not self._attended:
+            self._attended = True
+            self._attend(self)
+        # Reading goes on meanwhile, up to a limit: two peers that both write and wait for their pongs before
+        # they read would otherwise wait for each other for ever.
+        if self._core.pending_bytes() > self._config.pending_bytes_max:
+            await self._wait_written()
 
     async def _receive_timed(self) -> bytes:
         """As the stream's ``receive``, but ``b""`` when the core had something to do at its deadline."""
@@ -234,7 +241,8 @@ class WebSocketConn:
         with anyio.move_on_after(max(0.0, deadline - self._clock.now().monotonic)):
             data = await self._stream.receive(self._config.receive_bytes)
         if not data:
-            await self.tend()
+            with anyio.CancelScope(shield=True):
+                await self.tend()
         return data
 
     def _keep_early(self, events: Sequence[Event]) -> None:
@@ -272,7 +280,7 @@ class WebSocketConn:
                 self._written = None
 
     async def _send(self, data: bytes) -> None:
-        if self._swept:
+        if self._attend is not None:
             await self._stream.send(data)
             return
         with anyio.move_on_after(self._config.write_seconds) as scope:
@@ -313,6 +321,8 @@ class WebSocketConn:
         self._finish()
 
     def _finish(self) -> None:
-        if self._over is not None:
-            self._over.set()
-            self._over = None
+        """Wake whoever waits for something that will not happen any more."""
+        for event in (self._over, self._written):
+            if event is not None:
+                event.set()
+        self._over = self._written = None

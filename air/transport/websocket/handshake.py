@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from email.utils import formatdate
+from sys import intern
 from typing import NamedTuple
 
 from websockets.client import ClientProtocol
@@ -206,7 +207,8 @@ def _refuse(now: Now, status: int, code: str, reason: str, headers: dict[str, st
 def _translate(wire: WireRequest) -> Request:
     headers: dict[str, str] = {}
     for name, value in wire.headers.raw_items():
-        name = name.lower()
+        # The names are few and the connections many, and each keeps its headers.
+        name = intern(name.lower())
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     tokens = {token.strip().lower() for token in headers.get("connection", "").split(",")}
     upgrade = (

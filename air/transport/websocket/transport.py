@@ -92,15 +92,26 @@ class WebSocketListener:
     async def serve(self, handler: ConnHandler, *, http: HttpHandler | None = None) -> None:
         """Accept until ``close`` or cancellation. On cancellation peers are told 1001, going away."""
 
-        async def one(stream: tcp.TcpStream) -> None:
-            await self._serve_one(stream, handler, self._answer if http is None else http)
-
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._sweep)
+
+            def attend(conn: WebSocketConn) -> None:
+                # A task, because a ping is a write and a write may have to wait.
+                tasks.start_soon(self._tend, conn)
+
+            async def one(stream: tcp.TcpStream) -> None:
+                await self._serve_one(stream, attend, handler, self._answer if http is None else http)
+
+            tasks.start_soon(self._sweep, attend)
             await self._below.serve(one)
             tasks.cancel_scope.cancel()
 
-    async def _serve_one(self, stream: tcp.TcpStream, handler: ConnHandler, http: HttpHandler) -> None:
+    async def _serve_one(
+        self,
+        stream: tcp.TcpStream,
+        attend: Callable[[WebSocketConn], None],
+        handler: ConnHandler,
+        http: HttpHandler,
+    ) -> None:
         try:
             if self._tls is not None:
                 stream = await secure_server(stream, self._tls, timeout=self._config.handshake_seconds)
@@ -108,17 +119,17 @@ class WebSocketListener:
             self.counters.add("ws_refused", label=error.code)
             return
         core = WebSocketCore(self._config, self._clock.now())
-        conn = WebSocketConn(stream, core, self._config, self._clock, stream.remote, swept=True)
+        conn = WebSocketConn(stream, core, self._config, self._clock, stream.remote, attend=attend)
         self._conns.add(conn)
         farewell = 1001
         try:
             await self._serve_conn(conn, handler, http)
             farewell = 1000
-        except Closed:
+        except Exception as error:
+            if not tcp.is_farewell(error):
+                farewell = 1011
+                raise
             farewell = 1000
-        except Exception:
-            farewell = 1011
-            raise
         finally:
             try:
                 if core.ended is not None and core.ended.code != "link.closed":
@@ -148,15 +159,14 @@ class WebSocketListener:
             return plain(426, headers={"Upgrade": "websocket"})
         return plain(404)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, attend: Callable[[WebSocketConn], None]) -> None:
         """Look after the deadlines of all connections: one task instead of a timer for each."""
-        async with anyio.create_task_group() as tasks:
-            while True:
-                await anyio.sleep(self._config.sweep_seconds)
-                now = self._clock.now()
-                for conn in [conn for conn in self._conns if conn.overdue(now)]:
-                    # A task, because a ping is a write and a write may have to wait.
-                    tasks.start_soon(self._tend, conn)
+        while True:
+            await anyio.sleep(self._config.sweep_seconds)
+            now = self._clock.now()
+            for conn in self._conns:
+                if conn.overdue(now):
+                    attend(conn)
 
     async def _tend(self, conn: WebSocketConn) -> None:
         try:
@@ -190,7 +200,7 @@ async def dial_websocket(
             if where.secure:
                 context = client_context() if tls is None else tls
                 stream = await secure_client(stream, context, where.host, timeout=timeout)
-            conn = WebSocketConn(stream, core, config, clock, url, swept=False)
+            conn = WebSocketConn(stream, core, config, clock, url, attend=None)
             conn.path = where.resource_name
             await conn.handshake()
     except BaseException as error:

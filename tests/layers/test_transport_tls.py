@@ -1,0 +1,164 @@
+"""TLS under the WebSocket: certificates made on the spot, refusals, slow handshakes."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from air.base.errors import Closed, ConfigError, Unreachable
+from air.transport import tcp
+from air.transport.http import HttpResponse, Request, plain
+from air.transport.tls import client_context, secure_client, server_context
+from air.transport.websocket import WebSocketConfig, WebSocketConn, WebSocketListener, dial_websocket
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost that signs itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
+    certificate_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return certificate_file, key_file
+
+
+async def echo(conn: WebSocketConn) -> None:
+    while True:
+        await conn.send(await conn.receive())
+
+
+async def hello(request: Request) -> HttpResponse:
+    return plain(200, "hello")
+
+
+@asynccontextmanager
+async def serving(
+    certificate: tuple[Path, Path], config: WebSocketConfig | None = None
+) -> AsyncIterator[WebSocketListener]:
+    async def serve() -> None:
+        await listener.serve(echo, http=hello)
+
+    config = WebSocketConfig(sweep_seconds=0.02, close_seconds=0.5) if config is None else config
+    context = server_context(*certificate)
+    async with (
+        WebSocketListener.bind("127.0.0.1", 0, config=config, tls=context) as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(serve)
+        yield listener
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_messages_cross_a_tls_connection(certificate: tuple[Path, Path], host: str) -> None:
+    async with serving(certificate) as listener:
+        (url,) = listener.urls
+        assert url.startswith("wss://")
+        for spelled in (url, url.replace("wss://", "https://")):
+            trust = client_context(ca=certificate[0])
+            conn = await dial_websocket(spelled.replace("127.0.0.1", host), tls=trust)
+            sent = [b"a", b"x" * 300_000]
+            got: list[bytes] = []
+            await conn.send(sent)
+            while len(got) < 2:
+                got += await conn.receive()
+            assert got == sent
+            await conn.aclose()
+            assert conn.close_code == 1000
+        with anyio.fail_after(5):
+            while listener.open:  # a counter rings no bell
+                await anyio.sleep(0.005)
+
+
+@pytest.mark.anyio
+async def test_a_certificate_nobody_vouches_for_is_refused(certificate: tuple[Path, Path]) -> None:
+    async with serving(certificate) as listener:
+        with pytest.raises(Unreachable) as caught:
+            await dial_websocket(listener.urls[0])
+        ((_, reason),) = caught.value.attempts
+        assert reason.startswith("tls.handshake: ")
+        # The listener goes on.
+        conn = await dial_websocket(listener.urls[0], tls=client_context(ca=certificate[0]))
+        await conn.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_silent_or_plain_peer_does_not_hold_up_others(certificate: tuple[Path, Path]) -> None:
+    config = WebSocketConfig(handshake_seconds=0.2, sweep_seconds=0.02, close_seconds=0.2)
+    async with serving(certificate, config) as listener:
+        silent = await tcp.dial(*listener.addresses[0])
+        plain_http = await tcp.dial(*listener.addresses[0])
+        await plain_http.send(b"GET / HTTP/1.1\r\n\r\n")
+        conn = await dial_websocket(listener.urls[0], tls=client_context(ca=certificate[0]))
+        await conn.send([b"1"])
+        assert await conn.receive() == [b"1"]
+        await conn.aclose()
+        with anyio.fail_after(5):
+            for stream in (silent, plain_http):
+                with pytest.raises(Closed):
+                    while True:
+                        await stream.receive()
+                await stream.aclose()
+            while listener.open:  # a counter rings no bell
+                await anyio.sleep(0.005)
+        assert listener.counters.get("ws_refused", "tls.handshake-slow") == 1
+        assert listener.counters.get("ws_refused", "tls.handshake") == 1
+
+
+@pytest.mark.anyio
+async def test_a_page_is_served_over_tls(certificate: tuple[Path, Path]) -> None:
+    async with serving(certificate) as listener:
+        host, port = listener.addresses[0]
+        stream = await secure_client(
+            await tcp.dial(host, port), client_context(ca=certificate[0]), "localhost", timeout=5
+        )
+        await stream.send(b"GET / HTTP/1.1\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"hello\n"):
+            answer += await stream.receive()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        await stream.aclose()
+
+
+def test_files_that_hold_no_certificate_are_a_configuration_error(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("no certificate")
+    for make in (
+        lambda: server_context(wrong, wrong),
+        lambda: server_context(tmp_path / "missing.pem", wrong),
+        lambda: client_context(ca=wrong),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            make()
+        assert caught.value.code == "tls.bad-files"
