@@ -276,7 +276,7 @@ class Load:
             # Everything was sent at once: the run ends with the last delivery, not with the last write.
             last = max(log[-1][0] for log in logs if log) + 1e-6
             cpu = self._meter.cpu_seconds() - window.cpu_start
-            window = replace(window, end=max(last, window.end), cpu_seconds=cpu)
+            window = replace(window, end=max(last, window.end), cpu_seconds=cpu, machine_seconds=0.0)
         outcome = self._sum_up([lane], window)
         self._remember(lane, mark)
         step = max(1, len(logs) // 10)
@@ -314,13 +314,13 @@ class Load:
             lane.connection.sink = lane.receive
             lane.connection.lost = spent.set
             lane.allowed = 0.0 if rate is not None else inf
-        start, cpu, own = time.perf_counter(), self._meter.cpu_seconds(), time.process_time()
+        start, cpu, own, machine = self._sample()
         pacing = asyncio.create_task(pace(lanes, rate)) if rate is not None else None
         for lane in lanes:
             lane.pump()
         await wait_for(spent, ramp)
         if ramp and not spent.is_set():
-            start, cpu, own = time.perf_counter(), self._meter.cpu_seconds(), time.process_time()
+            start, cpu, own, machine = self._sample()
         if not spent.is_set():
             await wait_for(spent, seconds)
         for lane in lanes:
@@ -335,11 +335,17 @@ class Load:
         if exhausted:
             end = max((lane.got[-1][0] for lane in lanes if lane.got), default=end) + 1e-6
         spent_cpu = self._meter.cpu_seconds() - cpu
-        window = Window(start, end, cpu, spent_cpu, time.process_time() - own, exhausted)
+        machine = self._meter.machine_seconds() - machine
+        window = Window(start, end, cpu, spent_cpu, time.process_time() - own, machine, exhausted)
         await self._drain(lanes)
         for lane in lanes:
             lane.connection.sink, lane.connection.lost = drop, None
         return window
+
+    def _sample(self) -> tuple[float, float, float, float]:
+        """(moment, CPU of the relay, of this process, of the whole machine), all in seconds."""
+        meter = self._meter
+        return time.perf_counter(), meter.cpu_seconds(), time.process_time(), meter.machine_seconds()
 
     async def _drain(self, lanes: list[Lane]) -> None:
         deadline = time.perf_counter() + self.config.drain_seconds

@@ -46,6 +46,12 @@ class Meter:
             total += times.user + times.system + times.children_user + times.children_system
         return total
 
+    @staticmethod
+    def machine_seconds() -> float:
+        """CPU time that all processes of this machine have used together, the kernel's own work included."""
+        times = psutil.cpu_times()
+        return float(times.user + times.nice + times.system + times.irq + times.softirq)
+
     def usage(self) -> Usage:
         """CPU and memory. Reading the proportional size walks all mappings: some milliseconds."""
         rss = pss = 0

@@ -9,10 +9,12 @@ from typing import Any
 
 from bench.rows import Row
 
-__all__ = ["SATURATED", "table"]
+__all__ = ["DISTURBED", "SATURATED", "table"]
 
 SATURATED = 0.9
 """Part of a core above which the generator may have been the bottleneck."""
+DISTURBED = 0.25
+"""CPU of other processes, in cores, above which a round is not worth much on a small machine."""
 
 Results = Sequence[Mapping[str, Any]]
 
@@ -100,6 +102,11 @@ def table(rows: Sequence[tuple[Row, Mapping[str, Results]]]) -> str:
             for number, one in enumerate(results, 1):
                 for note in [*one.get("notes", []), *([one["error"]] if "error" in one else [])]:
                     notes.append(f"{row.name}, {side}, round {number}: {note}")
+                if one.get("others_share", 0) > DISTURBED:
+                    busy = one["others_share"]
+                    notes.append(
+                        f"{row.name}, {side}, round {number}: other processes used {busy:.0%} of a core"
+                    )
                 if one.get("generator_share", 0) > SATURATED:
                     share = one["generator_share"]
                     notes.append(

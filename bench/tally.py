@@ -30,6 +30,8 @@ class Window:
     """CPU seconds of the relay's processes inside."""
     generator_seconds: float = 0.0
     """Of the generator's own process."""
+    machine_seconds: float = 0.0
+    """CPU seconds of everything on this machine inside."""
     exhausted: bool = False
     """True when the prepared messages ran out before the time did."""
 
@@ -78,6 +80,12 @@ class Outcome:
     def generator_share(self) -> float:
         """Part of one core that the generator used: 1.0 means that it was the bottleneck."""
         return self.window.generator_seconds / self.seconds
+
+    @property
+    def others_share(self) -> float:
+        """CPU, in cores, that neither the relay nor the generator used: what disturbed the run."""
+        window = self.window
+        return max(0.0, window.machine_seconds - window.cpu_seconds - window.generator_seconds) / self.seconds
 
     def percentile_ms(self, part: float) -> float:
         return percentile(self.latencies_ms, part)

@@ -100,6 +100,7 @@ def _flat(outcome: Outcome, notes: list[str]) -> dict[str, Any]:
         "p99_ms": outcome.percentile_ms(0.99),
         "max_ms": outcome.percentile_ms(1.0),
         "generator_share": outcome.generator_share,
+        "others_share": outcome.others_share,
         "sent": outcome.sent,
         "missing": outcome.missing,
         "undelivered": outcome.undelivered,

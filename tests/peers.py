@@ -134,8 +134,7 @@ class GunPeer(Peer):
         raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
         for item in gun.receive(raw):
             if isinstance(item, Greeting):
-                now = self.clock.now()
-                self.take(self.engine.greeted(link, item.peer, newcomer=item.newcomer, now=now))
+                self.take(self.engine.greeted(link, item.peer, newcomer=item.newcomer))
                 continue
             try:
                 self.say(link, item)

@@ -22,9 +22,9 @@ from sys import maxsize
 from air.base.clock import Now
 from air.base.metrics import Counters
 from air.graph.defer import Deferred, DeferredConfig
-from air.graph.effects import Effect, Fetch, FetchSouls, Notify, Persist, Send
-from air.graph.mesh import Fading, Interest, LinkId, LinkState, Role
-from air.graph.upstream import Upstream, UpstreamConfig
+from air.graph.effects import Effect, Fetch, FetchSouls, Persist, Send
+from air.graph.mesh import Fading, LinkId, Role
+from air.graph.neighbours import NeighbourConfig, Neighbours
 from air.model.cell import Cell, Fields, Key, Soul
 from air.model.ham import wins
 from air.model.lex import ALL, Lex
@@ -37,22 +37,14 @@ __all__ = ["Engine", "EngineConfig"]
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    subscriptions_max: int = 100_000
-    """Nodes and fields one link may ask to be told about."""
     seen_seconds: float = 9.0
     """How long an id is remembered, at least (gun-wire 1.6)."""
     seen_max: int = 200_000
     """Ids remembered per generation; there are two."""
     node_fields_max: int = 4096
     """A node with more fields than this is read page by page and never held whole in memory."""
-    ask_others_max: int = 8
-    """Connected peers that are asked for something we do not have."""
-    ask_back_max: int = 1_000
-    """Nodes a returning client is asked for, since it may have written while it was away (gun-wire F4)."""
-    ask_on_open_max: int = 64
-    """Nodes wanted by others that a new client is asked for."""
     deferred: DeferredConfig = field(default_factory=DeferredConfig)
-    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
+    neighbours: NeighbourConfig = field(default_factory=NeighbourConfig)
 
 
 @dataclass(slots=True)
@@ -97,14 +89,10 @@ class Engine:
         self.config = config or EngineConfig()
         self.memory = memory
         self.counters = counters or Counters()
-        self.interest = Interest(self.config.subscriptions_max)
+        self.near = Neighbours(self.config.neighbours, ids)
         self.deferred: Deferred[tuple[_Promise, list[Cell]]] = Deferred(self.config.deferred)
-        self.links: dict[LinkId, LinkState] = {}
-        self._upstreams: dict[str, Upstream] = {}
-        self._outbound: dict[LinkId, tuple[LinkState, Upstream]] = {}
         self._ids = ids
         self._seen: Fading[Id | tuple[Id, int], int] = Fading(self.config.seen_seconds, self.config.seen_max)
-        self._paths: Fading[Id, LinkId] = Fading(self.config.seen_seconds, self.config.seen_max)
         self._writes: dict[int, _Write] = {}
         self._reads: dict[int, _Read] = {}
         self._ticket = 0
@@ -113,57 +101,20 @@ class Engine:
     # -- links -----------------------------------------------------------------
 
     def attach(self, link: LinkId, role: Role, now: Now, name: str = "") -> list[Effect]:
-        """A link is open. On one that we dialled, debts are paid and wishes repeated at once."""
-        state = self.links[link] = LinkState(link, role, name)
+        """A link is open; ``name`` tells which peer is behind one that we dialled."""
         out: list[Effect] = []
-        if role is Role.OUTBOUND:
-            upstream = self._upstreams.setdefault(name, Upstream(self.config.upstream))
-            upstream.lost()
-            self._outbound[link] = (state, upstream)
-            for cells in upstream.debts():
-                put = Put(self._ids(), cells)
-                upstream.sent(put.id, cells, now.monotonic)
-                out.append(Send((link,), put))
-            for soul in self.interest.souls():
-                if upstream.ask(soul, None):
-                    out.append(Send((link,), Get(self._ids(), soul)))
+        self.near.attach(link, role, now, name, out)
         return out
 
     def detach(self, link: LinkId) -> None:
-        """A link is gone, and its wishes with it."""
-        state = self.links.pop(link, None)
-        if state is None:
-            return
-        self.interest.drop(state)
-        entry = self._outbound.pop(link, None)
-        if entry is not None:
-            entry[1].lost()
+        """A link is gone."""
+        self.near.detach(link)
 
-    def greeted(self, link: LinkId, peer: str, *, newcomer: bool, now: Now) -> list[Effect]:
+    def greeted(self, link: LinkId, peer: str, *, newcomer: bool) -> list[Effect]:
         """The other end has told its ``peer`` id, or that its process has just started (``newcomer``)."""
-        state = self.links.get(link)
-        if state is None:
-            return []
-        state.peer = peer or state.peer
-        state.newcomer = state.newcomer or newcomer
-        if state.greeted or state.role is not Role.INBOUND:
-            return []
-        state.greeted = True
-        # What it wrote while it was away reaches us only if we ask: it will not send it again by itself.
-        return [
-            Send((link,), Get(self._ids(), soul))
-            for soul in self.interest.newest(self.config.ask_on_open_max)
-            if soul not in state.wants
-        ]
-
-    def owed(self) -> int:
-        """Fields that some dialled peer has not acknowledged yet."""
-        return sum(upstream.owed for upstream in self._upstreams.values())
-
-    @property
-    def has_upstreams(self) -> bool:
-        """True while a peer that we dialled is connected."""
-        return bool(self._outbound)
+        out: list[Effect] = []
+        self.near.greeted(link, peer, newcomer, out)
+        return out
 
     # -- messages --------------------------------------------------------------
 
@@ -177,9 +128,7 @@ class Engine:
         elif type(message) is Answer:
             self._answer(link, message, now, out)
         elif type(message) is Ack:
-            entry = self._outbound.get(link)
-            if entry is not None:
-                entry[1].acknowledged(message.re)
+            self.near.acknowledged(link, message)
         return out
 
     def tick(self, now: Now) -> list[Effect]:
@@ -187,14 +136,12 @@ class Engine:
         out: list[Effect] = []
         for promise, cells in self.deferred.pop_due(now.wall):
             self._merge(promise, cells, now, out)
-        for _, upstream in self._outbound.values():
-            upstream.tick(now.monotonic)
+        self.near.tick(now)
         return out
 
     def deadline(self, now: Now) -> float | None:
         """When :meth:`tick` has something to do, on the monotonic clock."""
-        due = [self.deferred.deadline(now)] if len(self.deferred) else []
-        due += [upstream.deadline for _, upstream in self._outbound.values()]
+        due = (self.deferred.deadline(now), self.near.deadline)
         return min((moment for moment in due if moment is not None), default=None)
 
     # -- writing ---------------------------------------------------------------
@@ -253,7 +200,7 @@ class Engine:
         self.ignored += len(cells) - len(fresh)
         if fresh and not unknown:
             self.accepted += len(fresh)
-            self._tell(promise, fresh, now, out)
+            self.near.tell(promise.source, promise.put, fresh, now, out)
         self._ticket += 1
         self._writes[self._ticket] = _Write(promise, fresh, not unknown)
         out.append(Persist(self._ticket, fresh))
@@ -277,10 +224,15 @@ class Engine:
             self.accepted += len(won)
             self.ignored += len(kept)
             if won:
-                self._tell(write.promise, won, now, out)
+                self.near.tell(write.promise.source, write.promise.put, won, now, out)
             memory.evict()
         self._part_done(write.promise, None, out)
         return out
+
+    @property
+    def writing(self) -> int:
+        """Batches on their way to disk."""
+        return len(self._writes)
 
     def is_writing(self, ticket: int) -> bool:
         """True when ``ticket`` belongs to a batch on its way to disk, and not to a read."""
@@ -292,7 +244,7 @@ class Engine:
         write = self._writes.pop(ticket, None)
         if write is None:
             read = self._reads.pop(ticket)
-            if read.link in self.links:
+            if read.link in self.near:
                 out.append(Send((read.link,), Ack(self._ids(), read.get.id, error)))
             return out
         for cell in write.cells:
@@ -305,50 +257,13 @@ class Engine:
 
     def _part_done(self, promise: _Promise, error: str | None, out: list[Effect]) -> None:
         promise.parts -= 1
-        if promise.parts == 0 and promise.ack and promise.source in self.links:
+        if promise.parts == 0 and promise.ack and promise.source in self.near:
             out.append(Send((promise.source,), Ack(self._ids(), promise.put.id, error)))
-
-    def _tell(self, promise: _Promise, cells: Sequence[Cell], now: Now, out: list[Effect]) -> None:
-        """Relay cells that won: to whoever asked for them, and to every peer we dialled."""
-        source, put = promise.source, promise.put
-        whole = len(cells) == len(put.cells)
-        full: list[LinkId] = []
-        watchers: dict[LinkId, list[Cell]] = {}
-        wanted: dict[LinkId, list[Cell]] = {}
-        for cell in cells:
-            links = self.interest.of(cell.soul)
-            if links is None:
-                continue
-            for link, state in links.items():
-                keys = state.wants[cell.soul]
-                if (keys is None or cell.key in keys) and link not in self._outbound:
-                    if state.role is Role.LOCAL:
-                        watchers.setdefault(link, []).append(cell)
-                    elif link != source and not (put.seen_by and state.peer in put.seen_by):
-                        wanted.setdefault(link, []).append(cell)
-        for link, some in wanted.items():
-            if len(some) == len(cells):
-                full.append(link)
-            else:
-                # Part of a message is another message: under the old id the rest would pass for a duplicate.
-                out.append(Send((link,), Put(self._ids(), some)))
-        id = put.id if whole else self._ids()
-        for link, (state, upstream) in self._outbound.items():
-            if link != source and state.peer not in put.seen_by:
-                full.append(link)
-                upstream.sent(id, cells, now.monotonic)
-        for name, upstream in self._upstreams.items():
-            if source not in self._outbound or self._outbound[source][0].name != name:
-                upstream.owe(cells)
-        if full:
-            out.append(Send(full, Put(id, cells, put.seen_by, put.extra if whole else None)))
-        for link, some in watchers.items():
-            out.append(Notify((link,), some))
 
     # -- reading ---------------------------------------------------------------
 
     def _get(self, link: LinkId, get: Get, now: Now, out: list[Effect]) -> None:
-        soul, lex, state = get.soul, get.lex, self.links[link]
+        soul, lex, state = get.soul, get.lex, self.near.links[link]
         content = hash(soul) if lex is ALL else hash((soul, lex))
         if self._seen.get(get.id) == content:
             self.duplicates += 1
@@ -361,7 +276,7 @@ class Engine:
             return
         # A LEX over keys subscribes to the whole node, as gun's relays do it.
         key = lex.exact
-        new = self.interest.add(state, soul, key)
+        new = self.near.interest.add(state, soul, key)
         self._seen.set(get.id, content, now.monotonic)
         memory = self.memory
         node = memory.node(soul)
@@ -389,49 +304,11 @@ class Engine:
             nodes = [(soul, found)] if found else ()
             out.append(Send((link,), Answer(self._ids(), get.id, nodes, known=get.known, memo=memo)))
             if not found:
-                self._ask_others(link, get, soul, now, out)
-        if self._outbound:
-            self._ask_upstream(link, get, soul, key, now, out)
-        if new and state.role is Role.INBOUND and not state.newcomer:
-            self._ask_back(state, soul, out)
-
-    def _ask_upstream(
-        self, link: LinkId, get: Get, soul: Soul, key: Key | None, now: Now, out: list[Effect]
-    ) -> None:
-        """Pass a question on to the peers we dialled, once per connection: it subscribes us there."""
-        exact_or_all = key is not None or get.lex.is_all
-        targets = [
-            other
-            for other, (_, upstream) in self._outbound.items()
-            if other != link and (upstream.ask(soul, key) or not exact_or_all)
-        ]
-        if targets:
-            self._paths.set(get.id, link, now.monotonic)
-            out.append(Send(targets, Get(get.id, soul, get.lex, get.known)))
-
-    def _ask_others(self, link: LinkId, get: Get, soul: Soul, now: Now, out: list[Effect]) -> None:
-        """We have nothing: perhaps a connected client does, first of all one that wanted the same."""
-        room = self.config.ask_others_max
-        chosen = [
-            other
-            for other, state in (self.interest.of(soul) or {}).items()
-            if state.role is Role.INBOUND and other != link
-        ][:room]
-        if len(chosen) < room:
-            for other, state in reversed(self.links.items()):
-                if state.role is Role.INBOUND and other != link and other not in chosen:
-                    chosen.append(other)
-                    if len(chosen) == room:
-                        break
-        if chosen:
-            self._paths.set(get.id, link, now.monotonic)
-            out.append(Send(chosen, Get(get.id, soul, get.lex, get.known)))
-
-    def _ask_back(self, state: LinkState, soul: Soul, out: list[Effect]) -> None:
-        """Ask a client that came back for what it asks: it does not send by itself what it wrote offline."""
-        if state.asked_back < self.config.ask_back_max:
-            state.asked_back += 1
-            out.append(Send((state.id,), Get(self._ids(), soul)))
+                self.near.ask_others(link, get, soul, now, out)
+        if self.near.has_upstreams:
+            self.near.ask_upstream(link, get, soul, key, now, out)
+        if new:
+            self.near.ask_back(link, soul, out)
 
     def fetched(self, ticket: int, page: Page, now: Now) -> list[Effect]:
         """A page has come from disk: answer with it, and ask for the next one."""
@@ -441,7 +318,7 @@ class Engine:
         soul = get.soul
         assert not isinstance(soul, SoulRange)
         fields = self._learn(soul, get.lex, page, first=read.after is None)
-        if link not in self.links:
+        if link not in self.near:
             return out
         nodes = [(soul, fields)] if fields else ()
         more = page.next is not None
@@ -452,7 +329,7 @@ class Engine:
             self._reads[self._ticket] = _Read(link, get, page.next)
             out.append(Fetch(self._ticket, link, soul, get.lex, page.next))
         elif not fields and read.after is None:
-            self._ask_others(link, get, soul, now, out)
+            self.near.ask_others(link, get, soul, now, out)
         return out
 
     def _learn(self, soul: Soul, lex: Lex, page: Page, *, first: bool) -> Fields:
@@ -484,7 +361,7 @@ class Engine:
     def fetched_souls(self, ticket: int, cells: Sequence[Cell], now: Now) -> list[Effect]:
         """Whole nodes have come from disk for a question about souls."""
         read = self._reads.pop(ticket)
-        if read.link not in self.links:
+        if read.link not in self.near:
             return []
         nodes: dict[Soul, dict[Key, tuple[object, float]]] = {}
         for soul, key, value, state in cells:
@@ -496,7 +373,7 @@ class Engine:
         cells = answer.cells()
         if not cells:
             return
-        asker = self._paths.get(answer.re)
+        asker = self.near.asker(answer.re)
         # Peers that hold the same answer alike; one of them is enough (gun-wire 1.6).
         content = hash(tuple(cells))
         if self._seen.get((answer.re, content)) == content:
@@ -504,5 +381,5 @@ class Engine:
             return
         self._seen.set((answer.re, content), content, now.monotonic)
         self._put(link, Put(self._ids(), cells), now, out, ack=False)
-        if asker is not None and asker in self.links and asker != link:
+        if asker is not None and asker in self.near and asker != link:
             out.append(Send((asker,), Answer(self._ids(), answer.re, answer.nodes, answer.more)))

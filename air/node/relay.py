@@ -15,6 +15,7 @@ from air.base.errors import AirError, ConfigError
 from air.base.keys import Identity
 from air.base.metrics import Counters
 from air.graph.engine import EngineConfig
+from air.graph.neighbours import NeighbourConfig
 from air.graph.state import Stamps
 from air.node.config import Config
 from air.store import Memory, Sqlite, SqliteConfig, StoreWorker, WindowConfig, WorkerConfig
@@ -71,7 +72,7 @@ class Relay:
             Stamps(identity.peer_id, last),
             env,
             HubConfig(
-                engine=EngineConfig(subscriptions_max=gun.subscriptions_max),
+                engine=EngineConfig(neighbours=NeighbourConfig(subscriptions_max=gun.subscriptions_max)),
                 queued_bytes_max=gun.queue_bytes_max,
             ),
             counters,
@@ -103,8 +104,8 @@ class Relay:
             try:
                 yield
             finally:
-                # Peers hear a goodbye first; what they had written is then flushed by the hub.
                 listener.close()
+                await hub.quiesce(config.node.stop_seconds / 2)
                 tasks.cancel_scope.cancel()
 
     def _open_store(self) -> tuple[Memory, StoreWorker | None, float]:

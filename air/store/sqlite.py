@@ -22,6 +22,7 @@ from air.model.cell import Cell, Key, Soul
 from air.model.lex import ALL, Lex
 from air.model.message import SoulRange
 from air.store.api import PAGE_BYTES, PAGE_FIELDS, Page
+from air.store.keyfile import read_key
 from air.store.lock import FileLock
 from air.store.record import Record, ScanCursor, ScanPage, beats, decode_state, decode_value, encode
 from air.store.records import Records, Verification
@@ -112,7 +113,7 @@ class Sqlite:
 
     def _open(self) -> apsw.Connection:
         config, created = self._config, not self.path.exists()
-        key = _read_key(config.key_file) if config.key_file is not None else None
+        key = read_key(config.key_file) if config.key_file is not None else None
         try:
             db = apsw.Connection(str(self.path), vfs=config.vfs)
         except apsw.Error as error:
@@ -385,19 +386,6 @@ class Sqlite:
         if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError | apsw.PermissionsError | OSError):
             return StoreError(f"cannot open {where}: {error}", code="store.open")
         return StoreError(f"{where}: {type(error).__name__}: {error}")
-
-
-def _read_key(path: Path) -> bytes:
-    """The content of a key file without the end of its line. Raises StoreError ``store.key``."""
-    try:
-        if path.stat().st_mode & 0o077:
-            raise StoreError(f"{path} can be read by others; chmod 600 it", code="store.key")
-        key = path.read_bytes().rstrip(b"\r\n")
-    except OSError as error:
-        raise StoreError(f"cannot read the key file {path}: {error.strerror}", code="store.key") from error
-    if not key:
-        raise StoreError(f"the key file {path} is empty", code="store.key")
-    return key
 
 
 def _sync_folder(folder: Path) -> None:

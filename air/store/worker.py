@@ -231,6 +231,9 @@ class StoreWorker:
             self._wake.set()
         if self._ended is not None:
             await self._ended.wait()
+        elif not self._closed:
+            self._closed = True  # it never ran, so there is no thread to wait for
+            self._store.close()
 
     async def _gather(self) -> None:
         """Let more writes come, as long as the window says. Nobody waits while somebody wants to read."""

@@ -129,6 +129,7 @@ class Hub:
         self._alarm = anyio.Event()
         self._acks: LinkId = 0
         self._meta: dict[str, bytes] | None = None
+        self._stopping: anyio.Event | None = None
         self.broken: str | None = None
         """Why writes are refused at the moment, or None."""
         self._describe()
@@ -180,7 +181,7 @@ class Hub:
         self._links.pop(link, None)
 
     def greeted(self, link: LinkId, peer: str, *, newcomer: bool) -> None:
-        self.carry_out(self.engine.greeted(link, peer, newcomer=newcomer, now=self.env.clock.now()))
+        self.carry_out(self.engine.greeted(link, peer, newcomer=newcomer))
 
     def receive(self, link: LinkId, messages: Iterable[Message]) -> None:
         """Take a batch of messages from a link; what is refused is answered on its port."""
@@ -201,12 +202,24 @@ class Hub:
             self._alarm.set()
 
     async def room(self) -> None:
-        """Wait until the store takes more: a reader awaits this between batches."""
+        """Wait until the store takes more: a reader awaits this between batches. For ever once we stop."""
+        if self._stopping is not None:
+            await anyio.sleep_forever()
         if self._worker is not None:
             await self._worker.room()
 
+    async def quiesce(self, seconds: float) -> None:
+        """Take nothing more from links, and let what they wrote be written and acknowledged."""
+        self._stopping = anyio.Event()
+        with anyio.move_on_after(seconds, shield=True):
+            while self.engine.writing or any(entry.port.queued_bytes for entry in self._links.values()):
+                self._stopping = anyio.Event()
+                await self._stopping.wait()
+
     def drained(self, link: LinkId) -> None:
         """A port has sent what it had: read the pages that waited for it."""
+        if self._stopping is not None:
+            self._stopping.set()
         entry = self._links.get(link)
         if entry is not None and entry.parked:
             parked, entry.parked = entry.parked, []
@@ -299,6 +312,8 @@ class Hub:
                     self.broken = error.code
                 effects = engine.aborted(ticket, f"{error.code}: {error}", now)
             self.carry_out(effects)
+        if self._stopping is not None:
+            self._stopping.set()
 
     # -- the graph, for this program -------------------------------------------
 
@@ -343,7 +358,7 @@ class Hub:
         try:
             self.receive(link, [Get(self.ids(), soul, lex)])
             answer = await reader.next()
-            if answer is not None and not answer.nodes and self.engine.has_upstreams:
+            if answer is not None and not answer.nodes and self.engine.near.has_upstreams:
                 # Nothing here, but others were asked. What they know comes as a further answer.
                 answer = await reader.next(self.config.upstream_seconds)
             while answer is not None:
@@ -386,7 +401,7 @@ class Hub:
                 opened_seconds=now - entry.opened,
                 messages_in=entry.messages_in,
                 messages_out=entry.messages_out,
-                subscriptions=self.engine.links[link].wants_count,
+                subscriptions=self.engine.near.links[link].wants_count,
                 queued_bytes=entry.port.queued_bytes,
             )
             for link, entry in self._links.items()
@@ -404,7 +419,7 @@ class Hub:
                 role.value: sum(1 for link in links if link.role == role.value)
                 for role in (Role.INBOUND, Role.OUTBOUND)
             },
-            "owed": self.engine.owed(),
+            "owed": self.engine.near.owed(),
             "deferred": len(self.engine.deferred),
         }
 
@@ -432,9 +447,11 @@ class Hub:
             "air_deferred": ("Writes that wait for their time.", lambda: len(engine.deferred)),
             "air_subscribed_nodes": (
                 "Nodes that somebody wants to hear of.",
-                lambda: len(engine.interest),
+                lambda: len(engine.near.interest),
             ),
-            "air_owed_cells": ("Fields that a dialled peer has not acknowledged.", engine.owed),
+            "air_owed_cells": ("Fields that a dialled peer has not acknowledged.", engine.near.owed),
+            "air_owed_dropped": ("Owed fields that were given up, to stay in bounds.", engine.near.dropped),
+            "air_owed_refused": ("Writes that a dialled peer refused.", lambda: engine.near.refused),
             "air_links": ("Links to other peers.", lambda: len(self.links())),
         }
         for name, (help, read) in gauges.items():

@@ -8,6 +8,7 @@ from air.base.errors import LimitReached, Violation
 from air.graph.defer import DeferredConfig
 from air.graph.engine import EngineConfig
 from air.graph.mesh import Role
+from air.graph.neighbours import NeighbourConfig
 from air.graph.upstream import UpstreamConfig
 from air.model import ALL, Ack, Answer, Cell, Get, Lex, Put, SoulRange
 from tests.peers import Peer
@@ -184,7 +185,7 @@ def test_a_message_goes_on_whole_under_its_own_id_and_in_part_under_another(peer
 
 def test_a_peer_named_as_having_the_message_is_not_told_again(peer: Peer) -> None:
     peer.say(1, Get("g1", "s"))
-    peer.take(peer.engine.greeted(1, "pid-one", newcomer=True, now=peer.clock.now()))
+    peer.take(peer.engine.greeted(1, "pid-one", newcomer=True))
     peer.settle()
     peer.heard(1)
     peer.say(3, Put("p", [cell()], seen_by=("pid-one",)))
@@ -275,7 +276,7 @@ def test_a_soul_prefix_reads_many_nodes_and_subscribes_to_none(peer: Peer) -> No
     peer.say(1, Get("g", SoulRange("room/", 1000)))
     peer.settle()
     assert answered(peer, 1) == [[cell("room/a"), cell("room/b")]]
-    assert len(peer.engine.interest) == 0
+    assert len(peer.engine.near.interest) == 0
 
 
 def test_an_unreadable_disk_is_an_error_and_not_an_empty_answer(peer: Peer) -> None:
@@ -287,7 +288,7 @@ def test_an_unreadable_disk_is_an_error_and_not_an_empty_answer(peer: Peer) -> N
 
 
 def test_more_subscriptions_than_allowed_are_refused_by_name() -> None:
-    peer = Peer(config=EngineConfig(subscriptions_max=2))
+    peer = Peer(config=EngineConfig(neighbours=NeighbourConfig(subscriptions_max=2)))
     peer.attach(1)
     peer.say(1, Get("a", "one"))
     peer.say(1, Get("b", "two"))
@@ -439,14 +440,14 @@ def test_a_newer_value_takes_the_place_of_the_one_that_is_owed(peer: Peer) -> No
 
 
 def test_debts_are_bounded_and_what_is_dropped_is_counted() -> None:
-    peer = Peer(config=EngineConfig(upstream=UpstreamConfig(owed_max=2)))
+    peer = Peer(config=EngineConfig(neighbours=NeighbourConfig(upstream=UpstreamConfig(owed_max=2))))
     peer.attach(1)
     peer.attach(7, Role.OUTBOUND, "up")
     peer.engine.detach(7)
     for i in range(5):
         peer.say(1, put(f"p{i}", cell(key=f"k{i}")))
     peer.settle()
-    assert peer.engine.owed() == 2
+    assert peer.engine.near.owed() == 2
     peer.heard(7)
     peer.attach(7, Role.OUTBOUND, "up")
     assert [c.key for c in told(peer, 7)] == ["k3", "k4"]
@@ -456,9 +457,9 @@ def test_a_write_that_a_living_peer_never_answers_counts_as_taken_after_a_while(
     peer.attach(7, Role.OUTBOUND, "up")
     peer.say(1, put("p", cell()))
     peer.settle()
-    assert peer.engine.owed() == 1
+    assert peer.engine.near.owed() == 1
     peer.advance(31)
-    assert peer.engine.owed() == 0
+    assert peer.engine.near.owed() == 0
 
 
 def test_what_a_dialled_peer_tells_is_not_owed_to_it_and_goes_on_to_the_others(peer: Peer) -> None:
@@ -495,7 +496,7 @@ def test_a_client_that_comes_back_is_asked_for_what_it_asks(peer: Peer) -> None:
 
 
 def test_a_client_that_has_just_started_is_not_asked_back(peer: Peer) -> None:
-    peer.take(peer.engine.greeted(1, "", newcomer=True, now=peer.clock.now()))
+    peer.take(peer.engine.greeted(1, "", newcomer=True))
     peer.say(1, Get("g", "s"))
     peer.settle()
     assert [m for m in peer.heard(1) if isinstance(m, Get)] == []
@@ -505,7 +506,7 @@ def test_a_new_connection_is_asked_for_what_others_want(peer: Peer) -> None:
     peer.say(1, Get("g", "wanted"))
     peer.settle()
     peer.attach(4)
-    peer.take(peer.engine.greeted(4, "pid", newcomer=False, now=peer.clock.now()))
+    peer.take(peer.engine.greeted(4, "pid", newcomer=False))
     assert [m.soul for m in peer.heard(4) if isinstance(m, Get)] == ["wanted"]
 
 
@@ -515,3 +516,33 @@ def test_connected_clients_are_asked_for_what_we_do_not_have(peer: Peer) -> None
     assert [m.id for m in peer.heard(2) if isinstance(m, Get)] == ["g"]
     peer.say(2, Answer("x", "g", [("s", {"k": ("v", NOW - 10)})]))
     assert [cell()] in answered(peer, 1)
+
+
+def test_a_miss_asks_others_only_so_often() -> None:
+    peer = Peer(config=EngineConfig(neighbours=NeighbourConfig(asks_per_second=5)))
+    peer.attach(1)
+    peer.attach(2)
+    peer.advance(10)
+    for i in range(50):
+        peer.say(1, Get(f"g{i}", f"nowhere{i}"))
+        peer.settle()
+    assert len([m for m in peer.heard(2) if isinstance(m, Get)]) == 5
+    peer.advance(1)
+    peer.say(1, Get("later", "nowhere"))
+    peer.settle()
+    assert len([m for m in peer.heard(2) if isinstance(m, Get)]) == 1
+
+
+def test_a_large_write_goes_to_a_dialled_peer_in_pieces_and_is_settled_piece_by_piece(peer: Peer) -> None:
+    peer.attach(7, Role.OUTBOUND, "up")
+    cells = [cell(key=f"k{i:04}") for i in range(1000)]
+    peer.say(1, put("p", *cells))
+    peer.settle()
+    pieces = [m for m in peer.heard(7) if isinstance(m, Put)]
+    assert [c for piece in pieces for c in piece.cells] == cells
+    assert max(len(piece.cells) for piece in pieces) <= 200
+    assert len({piece.id for piece in pieces}) == len(pieces)
+    for left, piece in enumerate(reversed(pieces)):
+        assert peer.engine.near.owed() == 1000 - 200 * left
+        peer.say(7, Ack("x", piece.id))
+    assert peer.engine.near.owed() == 0

@@ -212,7 +212,7 @@ async def test_what_was_written_while_the_other_relay_was_away_reaches_it_when_i
             await eventually(arrived)
 
             async def settled() -> bool:
-                return above.hub.engine.owed() == 0
+                return above.hub.engine.near.owed() == 0
 
             await eventually(settled)
 
@@ -265,7 +265,7 @@ async def test_a_watcher_hears_what_is_there_and_what_changes(tmp_path: Path) ->
                 seen = await changes.__anext__()
         assert seen == [Cell("s", "a", 2, 6), Cell("s", "b", 3, 6)]
         # Left: nothing of it stays.
-        assert relay.hub.engine.interest.of("s") is None
+        assert relay.hub.engine.near.interest.of("s") is None
 
 
 async def test_pages_of_a_large_node_are_read_as_they_are_consumed(tmp_path: Path) -> None:

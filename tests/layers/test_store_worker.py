@@ -304,3 +304,10 @@ async def test_a_fault_in_the_callers_results_still_closes_the_store(tmp_path: P
             await tasks.start(worker.run, broken)
             worker.write(1, cells("a", 1))
     Sqlite(tmp_path / "air.db", FAST).close()
+
+
+async def test_a_worker_that_never_ran_closes_its_store_too(tmp_path: Path) -> None:
+    worker = StoreWorker(Sqlite(tmp_path / "air.db", FAST))
+    await worker.aclose()
+    await worker.aclose()
+    Sqlite(tmp_path / "air.db", FAST).close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import anyio
 
@@ -157,12 +157,21 @@ class WebSocketConn:
         """Answer without an upgrade."""
         self._core.respond(request, response, self._clock.now())
         await self._flush()
-        if self._core.answering and not isinstance(response.body, bytes):
-            async for piece in response.body:
-                self._core.body(piece)
+        pieces = response.body
+        if isinstance(pieces, bytes):
+            return
+        try:
+            if self._core.answering:
+                async for piece in pieces:
+                    self._core.body(piece)
+                    await self._flush()
+                self._core.body_end()
                 await self._flush()
-            self._core.body_end()
-            await self._flush()
+        finally:
+            # A generator that is left half-way keeps its file open until somebody collects it.
+            if isinstance(pieces, AsyncGenerator):
+                with anyio.CancelScope(shield=True):
+                    await pieces.aclose()
 
     def overdue(self, now: Now) -> bool:
         """Whether ``tend`` has something to do."""

@@ -1,0 +1,245 @@
+"""Who is told and who is asked: the engine's dealings with the peers around it. (core)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from air.base.clock import Now
+from air.graph.effects import Effect, Notify, Send
+from air.graph.mesh import Fading, Interest, LinkId, LinkState, Role
+from air.graph.upstream import Upstream, UpstreamConfig
+from air.model.cell import Cell, Key, Soul
+from air.model.message import Ack, Get, Id, Put
+
+__all__ = ["NeighbourConfig", "Neighbours"]
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourConfig:
+    subscriptions_max: int = 100_000
+    """Nodes and fields one link may ask to be told about: ``limit.subscriptions``."""
+    ask_others_max: int = 8
+    """Connected clients that are asked for something we do not have."""
+    asks_per_second: float = 200.0
+    """How often that may happen, all links together: a miss must not cost the others more than that."""
+    ask_back_max: int = 1_000
+    """Nodes a returning client is asked for, since it may have written while it was away (gun-wire F4)."""
+    ask_on_open_max: int = 64
+    """Nodes wanted by others that a new client is asked for."""
+    paths_seconds: float = 9.0
+    """How long the way of an answer back to its asker is remembered, at least."""
+    paths_max: int = 100_000
+    """Such ways remembered per generation; there are two."""
+    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
+
+
+class Neighbours:
+    """The links of a peer, what they want, and what is owed to those that we dialled."""
+
+    def __init__(self, config: NeighbourConfig, ids: Callable[[], Id]) -> None:
+        self._config, self._ids = config, ids
+        self.links: dict[LinkId, LinkState] = {}
+        self.interest = Interest(config.subscriptions_max)
+        self._upstreams: dict[str, Upstream] = {}
+        self._outbound: dict[LinkId, tuple[LinkState, Upstream]] = {}
+        self._paths: Fading[Id, LinkId] = Fading(config.paths_seconds, config.paths_max)
+        self._asks = config.asks_per_second
+        self._asked_at = 0.0
+        self.refused = 0
+        """Puts that a dialled peer refused."""
+
+    def __contains__(self, link: LinkId) -> bool:
+        return link in self.links
+
+    # -- coming and going ------------------------------------------------------
+
+    def attach(self, link: LinkId, role: Role, now: Now, name: str, out: list[Effect]) -> None:
+        """A link is open. On one that we dialled, debts are paid and wishes repeated at once."""
+        state = self.links[link] = LinkState(link, role, name)
+        if role is not Role.OUTBOUND:
+            return
+        upstream = self._upstreams.setdefault(name, Upstream(self._config.upstream))
+        upstream.lost()
+        self._outbound[link] = (state, upstream)
+        for cells in upstream.debts():
+            self._send_owed((link,), Put(self._ids(), cells), now, out)
+        for soul in self.interest.souls():
+            if upstream.ask(soul, None):
+                out.append(Send((link,), Get(self._ids(), soul)))
+
+    def detach(self, link: LinkId) -> None:
+        """A link is gone, and its wishes with it. What is owed to the peer behind it stays."""
+        state = self.links.pop(link, None)
+        if state is None:
+            return
+        self.interest.drop(state)
+        entry = self._outbound.pop(link, None)
+        if entry is not None:
+            entry[1].lost()
+
+    def greeted(self, link: LinkId, peer: str, newcomer: bool, out: list[Effect]) -> None:
+        """The other end has told its ``peer`` id, or that its process has just started (``newcomer``)."""
+        state = self.links.get(link)
+        if state is None:
+            return
+        state.peer = peer or state.peer
+        state.newcomer = state.newcomer or newcomer
+        if state.greeted or state.role is not Role.INBOUND:
+            return
+        state.greeted = True
+        # What it wrote while it was away reaches us only if we ask: it will not send it again by itself.
+        for soul in self.interest.newest(self._config.ask_on_open_max):
+            if soul not in state.wants:
+                out.append(Send((link,), Get(self._ids(), soul)))
+
+    # -- telling ---------------------------------------------------------------
+
+    def tell(self, source: LinkId, put: Put, cells: Sequence[Cell], now: Now, out: list[Effect]) -> None:
+        """Relay cells of ``put`` that won: to whoever asked for them, and to every peer we dialled."""
+        whole = len(cells) == len(put.cells)
+        full: list[LinkId] = []
+        watchers: dict[LinkId, list[Cell]] = {}
+        wanted: dict[LinkId, list[Cell]] = {}
+        for cell in cells:
+            links = self.interest.of(cell.soul)
+            if links is None:
+                continue
+            for link, state in links.items():
+                keys = state.wants[cell.soul]
+                if keys is not None and cell.key not in keys:
+                    continue
+                if state.role is Role.LOCAL:
+                    watchers.setdefault(link, []).append(cell)
+                elif (
+                    state.role is Role.INBOUND
+                    and link != source
+                    and not (put.seen_by and state.peer in put.seen_by)
+                ):
+                    wanted.setdefault(link, []).append(cell)
+        for link, some in wanted.items():
+            if len(some) == len(cells):
+                full.append(link)
+            else:
+                # Part of a message is another message: under the old id the rest would pass for a duplicate.
+                out.append(Send((link,), Put(self._ids(), some)))
+        id = put.id if whole else self._ids()
+        extra = put.extra if whole else None
+        if self._upstreams:
+            full += self._tell_upstreams(source, Put(id, cells, put.seen_by, extra), now, out)
+        if full:
+            out.append(Send(full, Put(id, cells, put.seen_by, extra)))
+        for link, some in watchers.items():
+            out.append(Notify((link,), some))
+
+    def _tell_upstreams(self, source: LinkId, put: Put, now: Now, out: list[Effect]) -> Sequence[LinkId]:
+        """Owe a write to every peer that we dial but the one it came from.
+
+        Returns the links that take the message as it is; larger ones are sent from here in pieces, since a
+        stock relay loses fields of large messages (gun-wire F1).
+        """
+        from_name = self._outbound[source][0].name if source in self._outbound else None
+        for name, upstream in self._upstreams.items():
+            if name != from_name:
+                upstream.owe(put.cells)
+        links = [
+            link
+            for link, (state, _) in self._outbound.items()
+            if link != source and not (put.seen_by and state.peer in put.seen_by)
+        ]
+        limit = self._config.upstream.put_cells_max
+        if len(put.cells) <= limit:
+            for link in links:
+                self._outbound[link][1].sent(put.id, put.cells, now.monotonic)
+            return links
+        for start in range(0, len(put.cells), limit):
+            piece = Put(self._ids(), put.cells[start : start + limit], put.seen_by)
+            self._send_owed(links, piece, now, out)
+        return ()
+
+    def _send_owed(self, links: Sequence[LinkId], put: Put, now: Now, out: list[Effect]) -> None:
+        for link in links:
+            self._outbound[link][1].sent(put.id, put.cells, now.monotonic)
+        if links:
+            out.append(Send(links, put))
+
+    def acknowledged(self, link: LinkId, ack: Ack) -> None:
+        """A peer that we dialled has answered a write."""
+        entry = self._outbound.get(link)
+        if entry is not None and entry[1].acknowledged(ack.re) and ack.error is not None:
+            self.refused += 1
+
+    # -- asking ----------------------------------------------------------------
+
+    @property
+    def has_upstreams(self) -> bool:
+        """True while a peer that we dialled is connected."""
+        return bool(self._outbound)
+
+    def asker(self, id: Id) -> LinkId | None:
+        """Who asked what we passed on as ``id``, if that is still remembered."""
+        return self._paths.get(id)
+
+    def ask_upstream(
+        self, link: LinkId, get: Get, soul: Soul, key: Key | None, now: Now, out: list[Effect]
+    ) -> None:
+        """Pass a question on to the peers we dialled, once per connection: it subscribes us there."""
+        once = key is not None or get.lex.is_all
+        targets = [
+            other
+            for other, (_, upstream) in self._outbound.items()
+            if other != link and (upstream.ask(soul, key) or not once)
+        ]
+        self._pass_on(link, get, targets, now, out)
+
+    def ask_others(self, link: LinkId, get: Get, soul: Soul, now: Now, out: list[Effect]) -> None:
+        """We have nothing: perhaps a connected client does, first of all one that wanted the same."""
+        rate = self._config.asks_per_second
+        self._asks = min(rate, self._asks + (now.monotonic - self._asked_at) * rate)
+        self._asked_at = now.monotonic
+        if self._asks < 1:
+            return
+        room = self._config.ask_others_max
+        chosen: dict[LinkId, None] = {}
+        for states in ((self.interest.of(soul) or {}).values(), reversed(self.links.values())):
+            for state in states:
+                if len(chosen) == room:
+                    break
+                if state.role is Role.INBOUND and state.id != link:
+                    chosen[state.id] = None
+        if chosen:
+            self._asks -= 1
+            self._pass_on(link, get, list(chosen), now, out)
+
+    def ask_back(self, link: LinkId, soul: Soul, out: list[Effect]) -> None:
+        """Ask a client that came back for what it asks: it does not send by itself what it wrote offline."""
+        state = self.links[link]
+        if state.role is Role.INBOUND and not state.newcomer and state.asked_back < self._config.ask_back_max:
+            state.asked_back += 1
+            out.append(Send((link,), Get(self._ids(), soul)))
+
+    def _pass_on(
+        self, link: LinkId, get: Get, targets: Sequence[LinkId], now: Now, out: list[Effect]
+    ) -> None:
+        if targets:
+            self._paths.set(get.id, link, now.monotonic)
+            out.append(Send(targets, Get(get.id, get.soul, get.lex, get.known)))
+
+    # -- time ------------------------------------------------------------------
+
+    def owed(self) -> int:
+        """Fields that some dialled peer has not acknowledged yet."""
+        return sum(upstream.owed for upstream in self._upstreams.values())
+
+    def dropped(self) -> int:
+        """Fields that were owed to a dialled peer and had to be given up."""
+        return sum(upstream.dropped for upstream in self._upstreams.values())
+
+    def tick(self, now: Now) -> None:
+        for _, upstream in self._outbound.values():
+            upstream.tick(now.monotonic)
+
+    @property
+    def deadline(self) -> float | None:
+        due = [upstream.deadline for _, upstream in self._outbound.values()]
+        return min((moment for moment in due if moment is not None), default=None)
