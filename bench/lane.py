@@ -49,7 +49,11 @@ class Lane:
         each = plan.per_frame
         # A window smaller than a frame still lets one frame go.
         room = self.in_flight - len(self.out) if self.out else max(self.in_flight, each)
-        frames = int(min(room, self.allowed)) // each
+        may = int(min(room, self.allowed))
+        frames = may // each
+        if not frames and may >= len(plan.ids) - start * each:
+            # The last frame holds fewer messages than the others.
+            frames = 1
         if frames <= 0:
             return
         end = min(start + frames, len(plan.frames))

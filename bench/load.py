@@ -28,6 +28,9 @@ from bench.tally import Got, Outcome, Window, count_answers, count_deliveries
 
 __all__ = ["Check", "Load", "LoadConfig", "Written"]
 
+_LATE_SECONDS = 1.0
+"""A paced run may take this much longer, so that everything planned is sent."""
+
 Written = tuple[bytes, bytes, bytes]
 """(soul, key, value) of an acknowledged put."""
 
@@ -158,7 +161,7 @@ class Load:
                 warm = await self._chat(readers, in_flight, self.config.warm_seconds, None, rate, batch, None)
                 count_max = self._enough(warm.sent / warm.seconds, seconds, in_flight)
             else:
-                count_max = count or ceil((rate or 10_000) * (seconds + self.config.ramp_seconds))
+                count_max = count or ceil((rate or 10_000) * seconds)
             return await self._chat(readers, in_flight, seconds, count, rate, batch, count_max)
         finally:
             await release(readers)
@@ -211,7 +214,7 @@ class Load:
         if count is not None:
             total, limit, ramp = count, self.config.drain_seconds + seconds, 0.0
         elif rate is not None:
-            total, limit, ramp = ceil(rate * seconds), seconds, 0.0
+            total, limit, ramp = ceil(rate * seconds), seconds + _LATE_SECONDS, 0.0
         else:
             limit, ramp = seconds, self.config.ramp_seconds
             guess = max(4_000, min(80_000, everyone * 100))
@@ -269,14 +272,15 @@ class Load:
         lane = Lane(self._connections[0], plan, in_flight, spent.set)
         whole = count is not None or rate is not None
         ramp = 0.0 if whole or total is None else self.config.ramp_seconds
-        limit = seconds + (self.config.drain_seconds if count is not None else 0.0)
+        limit = seconds + (self.config.drain_seconds if count is not None else _LATE_SECONDS if rate else 0.0)
         window = await self._drive([lane], ramp, limit, rate, spent)
         await self._all_delivered(logs, lane.sent_count)
         if window.exhausted and logs[0]:
             # Everything was sent at once: the run ends with the last delivery, not with the last write.
             last = max(log[-1][0] for log in logs if log) + 1e-6
             cpu = self._meter.cpu_seconds() - window.cpu_start
-            window = replace(window, end=max(last, window.end), cpu_seconds=cpu, machine_seconds=0.0)
+            machine = self._meter.machine_seconds() - window.machine_start
+            window = replace(window, end=max(last, window.end), cpu_seconds=cpu, machine_seconds=machine)
         outcome = self._sum_up([lane], window)
         self._remember(lane, mark)
         step = max(1, len(logs) // 10)
@@ -335,8 +339,9 @@ class Load:
         if exhausted:
             end = max((lane.got[-1][0] for lane in lanes if lane.got), default=end) + 1e-6
         spent_cpu = self._meter.cpu_seconds() - cpu
-        machine = self._meter.machine_seconds() - machine
-        window = Window(start, end, cpu, spent_cpu, time.process_time() - own, machine, exhausted)
+        spent_machine = self._meter.machine_seconds() - machine
+        own = time.process_time() - own
+        window = Window(start, end, cpu, machine, spent_cpu, own, spent_machine, exhausted)
         await self._drain(lanes)
         for lane in lanes:
             lane.connection.sink, lane.connection.lost = drop, None

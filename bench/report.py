@@ -69,8 +69,8 @@ def _cells(row: Row, side: str, results: Results, sides: Mapping[str, Results]) 
             if other and _middle(stock, "bytes_each") > 0
             else ""
         )
-        rss = _middle(results, "rss_bytes_each")
-        size = f"{each / 1024:.2f} KiB PSS", f"{rss / 1024:.2f} KiB RSS"
+        pss = _middle(results, "pss_bytes_each")
+        size = f"{each / 1024:.2f} KiB RSS", f"{pss / 1024:.2f} KiB PSS"
         total = f"{_middle(results, 'rss_after_bytes') / 2**20:.0f} MiB at the end"
         return [size[0], _spread(results, "bytes_each"), ratio, size[1], "", total, ""]
     rate = _middle(results, "rate")

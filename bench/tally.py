@@ -26,6 +26,8 @@ class Window:
     end: float
     cpu_start: float = 0.0
     """CPU seconds of the relay's processes when it began."""
+    machine_start: float = 0.0
+    """CPU seconds of everything on this machine when it began."""
     cpu_seconds: float = 0.0
     """CPU seconds of the relay's processes inside."""
     generator_seconds: float = 0.0

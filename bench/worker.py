@@ -138,8 +138,8 @@ def _memory(
     rss: int, rss_after: int, pss: int, pss_after: int, items: int, notes: list[str]
 ) -> dict[str, Any]:
     return {
-        "bytes_each": (pss_after - pss) / items,
-        "rss_bytes_each": (rss_after - rss) / items,
+        "bytes_each": (rss_after - rss) / items,
+        "pss_bytes_each": (pss_after - pss) / items,
         "rss_before_bytes": rss,
         "rss_after_bytes": rss_after,
         "items": items,

@@ -7,7 +7,9 @@ a double, shown here as ``int`` when it is whole and exact, and as ``float`` oth
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from typing import Final, TypeAlias
 
 import orjson
@@ -128,19 +130,11 @@ def text_json(text: str) -> str:
     try:
         return orjson.dumps(text).decode()
     except (orjson.JSONEncodeError, UnicodeEncodeError):
-        pass
-    # orjson refuses lone surrogates. Split at them: the rest is ordinary text.
-    out: list[str] = ['"']
-    run: list[str] = []
-    for unit in _paired(text):
-        if "\ud800" <= unit <= "\udfff":
-            out.append(orjson.dumps("".join(run)).decode()[1:-1])
-            out.append(f"\\u{ord(unit):04x}")
-            run.clear()
-        else:
-            run.append(unit)
-    out.append(orjson.dumps("".join(run)).decode()[1:])
-    return "".join(out)
+        # orjson refuses half a surrogate pair. The standard library writes it raw, as it does all the rest.
+        return _LONE.sub(lambda lone: f"\\u{ord(lone[0]):04x}", json.dumps(_paired(text), ensure_ascii=False))
+
+
+_LONE: Final = re.compile("[\ud800-\udfff]")
 
 
 def _paired(text: str) -> str:
@@ -169,20 +163,20 @@ def unit_bytes(text: str) -> bytes:
     The coding is CESU-8: UTF-8 of each UTF-16 unit by itself. It equals UTF-8 for everything below
     U+10000, costs half of UTF-16 for Latin text, and keeps lone surrogates.
     """
-    if text.isascii() or max(text) < "\U00010000":
-        return text.encode("utf-8", "surrogatepass")
+    if text.isascii():
+        return text.encode()
     units = text.encode("utf-16-be", "surrogatepass")
-    return "".join(
-        [chr(units[i] << 8 | units[i + 1]) for i in range(0, len(units), 2)],
-    ).encode("utf-8", "surrogatepass")
+    if len(units) != 2 * len(text):  # something beyond U+FFFF takes two units
+        text = "".join([chr(units[i] << 8 | units[i + 1]) for i in range(0, len(units), 2)])
+    return text.encode("utf-8", "surrogatepass")
 
 
 def units_from_bytes(data: bytes) -> str:
     """The text that :func:`unit_bytes` coded. Raises UnicodeDecodeError when ``data`` is not such bytes."""
-    if data.isascii():
-        return data.decode("ascii")
-    text = data.decode("utf-8", "surrogatepass")
-    return _paired(text) if any("\ud800" <= char <= "\udbff" for char in text) else text
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return _paired(data.decode("utf-8", "surrogatepass"))
 
 
 def value_bytes(value: Value) -> bytes:

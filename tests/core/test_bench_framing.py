@@ -226,6 +226,8 @@ def test_a_relay_that_forgets_acknowledgements_does_not_hang_a_load() -> None:
                 assert (check.asked, check.equal, check.lost, check.wrong) == (50, 50, 0, 0)
                 outcome = await load.gets(load.written(), count=60, in_flight=10)
                 assert (outcome.answered, outcome.not_found, outcome.wrong) == (60, 0, 0)
+                outcome = await load.puts(rate=50, seconds=0.1, batch=True)
+                assert outcome.sent == 6
                 soul, key, _ = load.written()[0]
                 load.ledger[soul, key] = b"something else"
                 assert (await load.check(sample=90)).wrong == 1

@@ -70,7 +70,9 @@ class Air:
         fixed = ["--data", str(self.data), "--port", "0", "--admin", "127.0.0.1:0", "--json"]
         self.process = self.popen("run", *fixed, *arguments)
         assert self.process.stdout is not None
-        self.ready = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1].decode()
+        self.ready = json.loads(line)
 
     def end(self) -> tuple[int, bytes]:
         """Wait for the daemon. Returns its exit code and what it printed after the ready line."""
