@@ -9,13 +9,5 @@ bash scripts/node.sh
 for name in chromium chromium-browser google-chrome; do
   if command -v "$name" >/dev/null; then exit 0; fi
 done
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  # The font is only a recommendation of the package, but without one a page has no letters.
-  {
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation
-  } >/dev/null
-else
-  echo "Chromium is missing. Install it with: sudo apt-get install chromium" >&2
-  exit 1
-fi
+# The font is only a recommendation of the browser's package, but without one a page has no letters.
+bash scripts/apt.sh chromium fonts-liberation

@@ -134,7 +134,7 @@ class GunPeer(Peer):
         raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
         for item in gun.receive(raw):
             if isinstance(item, Greeting):
-                self.take(self.engine.greeted(link, item.peer, newcomer=item.newcomer))
+                self.take(self.engine.greeted(link, item.peer, self.clock.now()))
                 continue
             try:
                 self.say(link, item)

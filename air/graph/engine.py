@@ -110,10 +110,10 @@ class Engine:
         """A link is gone."""
         self.near.detach(link)
 
-    def greeted(self, link: LinkId, peer: str, *, newcomer: bool) -> list[Effect]:
-        """The other end has told its ``peer`` id, or that its process has just started (``newcomer``)."""
+    def greeted(self, link: LinkId, peer: str, now: Now) -> list[Effect]:
+        """The other end has said something of itself: its ``peer`` id, or only that it is there ("")."""
         out: list[Effect] = []
-        self.near.greeted(link, peer, newcomer, out)
+        self.near.greeted(link, peer, now, out)
         return out
 
     # -- messages --------------------------------------------------------------
@@ -308,7 +308,7 @@ class Engine:
         if self.near.has_upstreams:
             self.near.ask_upstream(link, get, soul, key, now, out)
         if new:
-            self.near.ask_back(link, soul, out)
+            self.near.wanted(link, soul, now, out)
 
     def fetched(self, ticket: int, page: Page, now: Now) -> list[Effect]:
         """A page has come from disk: answer with it, and ask for the next one."""

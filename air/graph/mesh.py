@@ -45,11 +45,9 @@ class LinkState:
     wants: dict[Soul, set[Key] | None] = field(default_factory=dict)
     """What it asked for: a set of keys, or None for the whole node."""
     wants_count: int = 0
-    asked_back: int = 0
-    """Souls it was asked for when it came back; see ``Engine``."""
+    asked: set[Soul] = field(default_factory=set)
+    """What it was asked for because it may have written before it came."""
     greeted: bool = False
-    newcomer: bool = False
-    """It said that its process has just started (``hi``), so it has nothing written offline."""
 
 
 class Fading(Generic[K, V]):

@@ -21,12 +21,17 @@ class NeighbourConfig:
     """Nodes and fields one link may ask to be told about: ``limit.subscriptions``."""
     ask_others_max: int = 8
     """Connected clients that are asked for something we do not have."""
-    asks_per_second: float = 200.0
-    """How often that may happen, all links together: a miss must not cost the others more than that."""
-    ask_back_max: int = 1_000
-    """Nodes a returning client is asked for, since it may have written while it was away (gun-wire F4)."""
+    arriving_seconds: float = 30.0
+    """For so long a client that has come is asked for what others begin to want: it may have written before
+    it came, and does not send that by itself (gun-wire F4)."""
+    ask_arrived_max: int = 32
+    """Clients that have come lately which are asked for one node."""
     ask_on_open_max: int = 64
-    """Nodes wanted by others that a new client is asked for."""
+    """Nodes wanted by others that a client is asked for when it comes."""
+    asked_max: int = 1_000
+    """Nodes that one client is asked for in these ways, altogether."""
+    asks_per_second: float = 2_000.0
+    """Questions we ask of our own accord, all links together: nobody may turn a miss into a flood."""
     paths_seconds: float = 9.0
     """How long the way of an answer back to its asker is remembered, at least."""
     paths_max: int = 100_000
@@ -44,8 +49,9 @@ class Neighbours:
         self._upstreams: dict[str, Upstream] = {}
         self._outbound: dict[LinkId, tuple[LinkState, Upstream]] = {}
         self._paths: Fading[Id, LinkId] = Fading(config.paths_seconds, config.paths_max)
-        self._asks = config.asks_per_second
-        self._asked_at = 0.0
+        self._arrived: dict[LinkId, float] = {}
+        self._budget = config.asks_per_second
+        self._budget_at = 0.0
         self.refused = 0
         """Puts that a dialled peer refused."""
 
@@ -57,6 +63,11 @@ class Neighbours:
     def attach(self, link: LinkId, role: Role, now: Now, name: str, out: list[Effect]) -> None:
         """A link is open. On one that we dialled, debts are paid and wishes repeated at once."""
         state = self.links[link] = LinkState(link, role, name)
+        if role is Role.INBOUND:
+            oldest = now.monotonic - self._config.arriving_seconds
+            for other in [other for other, opened in self._arrived.items() if opened < oldest]:
+                del self._arrived[other]
+            self._arrived[link] = now.monotonic
         if role is not Role.OUTBOUND:
             return
         upstream = self._upstreams.setdefault(name, Upstream(self._config.upstream))
@@ -74,24 +85,23 @@ class Neighbours:
         if state is None:
             return
         self.interest.drop(state)
+        self._arrived.pop(link, None)
         entry = self._outbound.pop(link, None)
         if entry is not None:
             entry[1].lost()
 
-    def greeted(self, link: LinkId, peer: str, newcomer: bool, out: list[Effect]) -> None:
-        """The other end has told its ``peer`` id, or that its process has just started (``newcomer``)."""
+    def greeted(self, link: LinkId, peer: str, now: Now, out: list[Effect]) -> None:
+        """The other end has said something of itself: its ``peer`` id, or only that it is there ("")."""
         state = self.links.get(link)
         if state is None:
             return
         state.peer = peer or state.peer
-        state.newcomer = state.newcomer or newcomer
         if state.greeted or state.role is not Role.INBOUND:
             return
         state.greeted = True
-        # What it wrote while it was away reaches us only if we ask: it will not send it again by itself.
         for soul in self.interest.newest(self._config.ask_on_open_max):
             if soul not in state.wants:
-                out.append(Send((link,), Get(self._ids(), soul)))
+                self._ask(state, soul, now, out)
 
     # -- telling ---------------------------------------------------------------
 
@@ -194,29 +204,48 @@ class Neighbours:
 
     def ask_others(self, link: LinkId, get: Get, soul: Soul, now: Now, out: list[Effect]) -> None:
         """We have nothing: perhaps a connected client does, first of all one that wanted the same."""
-        rate = self._config.asks_per_second
-        self._asks = min(rate, self._asks + (now.monotonic - self._asked_at) * rate)
-        self._asked_at = now.monotonic
-        if self._asks < 1:
-            return
-        room = self._config.ask_others_max
         chosen: dict[LinkId, None] = {}
         for states in ((self.interest.of(soul) or {}).values(), reversed(self.links.values())):
             for state in states:
-                if len(chosen) == room:
+                if len(chosen) == self._config.ask_others_max:
                     break
-                if state.role is Role.INBOUND and state.id != link:
+                if state.role is Role.INBOUND and state.id != link and soul not in state.asked:
                     chosen[state.id] = None
-        if chosen:
-            self._asks -= 1
+        if chosen and self._spend(len(chosen), now):
             self._pass_on(link, get, list(chosen), now, out)
 
-    def ask_back(self, link: LinkId, soul: Soul, out: list[Effect]) -> None:
-        """Ask a client that came back for what it asks: it does not send by itself what it wrote offline."""
-        state = self.links[link]
-        if state.role is Role.INBOUND and not state.newcomer and state.asked_back < self._config.ask_back_max:
-            state.asked_back += 1
-            out.append(Send((link,), Get(self._ids(), soul)))
+    def wanted(self, link: LinkId, soul: Soul, now: Now, out: list[Effect]) -> None:
+        """Somebody has begun to want a node: ask those who may have written to it before they came.
+
+        That is the asker itself, and others that came lately. A gun.js client answers from its memory or
+        its localStorage, and says nothing when it holds nothing.
+        """
+        self._ask(self.links[link], soul, now, out)
+        oldest, room = now.monotonic - self._config.arriving_seconds, self._config.ask_arrived_max
+        for other, opened in reversed(self._arrived.items()):
+            if opened < oldest or room == 0:
+                break
+            if other != link and self._ask(self.links[other], soul, now, out):
+                room -= 1
+
+    def _ask(self, state: LinkState, soul: Soul, now: Now, out: list[Effect]) -> bool:
+        """Ask a client of our own accord, once for each node. False when that is not worth it."""
+        if state.role is not Role.INBOUND or soul in state.asked:
+            return False
+        if len(state.asked) >= self._config.asked_max or not self._spend(1, now):
+            return False
+        state.asked.add(soul)
+        out.append(Send((state.id,), Get(self._ids(), soul)))
+        return True
+
+    def _spend(self, count: int, now: Now) -> bool:
+        rate = self._config.asks_per_second
+        self._budget = min(rate, self._budget + (now.monotonic - self._budget_at) * rate)
+        self._budget_at = now.monotonic
+        if self._budget < count:
+            return False
+        self._budget -= count
+        return True
 
     def _pass_on(
         self, link: LinkId, get: Get, targets: Sequence[LinkId], now: Now, out: list[Effect]

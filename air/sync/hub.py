@@ -180,8 +180,9 @@ class Hub:
         self.engine.detach(link)
         self._links.pop(link, None)
 
-    def greeted(self, link: LinkId, peer: str, *, newcomer: bool) -> None:
-        self.carry_out(self.engine.greeted(link, peer, newcomer=newcomer))
+    def greeted(self, link: LinkId, peer: str) -> None:
+        """The other end of a link has said something of itself."""
+        self.carry_out(self.engine.greeted(link, peer, self.env.clock.now()))
 
     def receive(self, link: LinkId, messages: Iterable[Message]) -> None:
         """Take a batch of messages from a link; what is refused is answered on its port."""

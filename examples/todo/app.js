@@ -49,8 +49,8 @@ const items = new Map()
 const watched = new Set()
 const members = new Set()
 
-// The list and its items are heard apart. list.map() would be shorter, but when one message changes an item and takes
-// it off the list, gun.js calls a map only once, and not always for the removal.
+// The list and its items are heard apart. list.map() would be shorter, but when one message changes an item
+// and takes it off the list, gun.js calls a map only once, and not always for the removal.
 list.on(links => {
   for (const [soul, link] of Object.entries(links)) {
     if (soul === '_') continue
@@ -111,7 +111,8 @@ function summarise() {
   const open = [...items.values()].filter(item => !item.done).length
   const count = items.size
   const noun = count === 1 ? 'item' : 'items'
-  $('summary').textContent = !count ? 'Nothing here yet' : open ? `${open} open of ${count} ${noun}` : `All ${count} ${noun} done`
+  const counted = open ? `${open} open of ${count} ${noun}` : `All ${count} ${noun} done`
+  $('summary').textContent = count ? counted : 'Nothing here yet'
   $('empty').hidden = count > 0
 }
 

@@ -185,7 +185,7 @@ def test_a_message_goes_on_whole_under_its_own_id_and_in_part_under_another(peer
 
 def test_a_peer_named_as_having_the_message_is_not_told_again(peer: Peer) -> None:
     peer.say(1, Get("g1", "s"))
-    peer.take(peer.engine.greeted(1, "pid-one", newcomer=True))
+    peer.take(peer.engine.greeted(1, "pid-one", peer.clock.now()))
     peer.settle()
     peer.heard(1)
     peer.say(3, Put("p", [cell()], seen_by=("pid-one",)))
@@ -486,7 +486,7 @@ def test_a_dialled_peer_that_comes_back_is_asked_for_everything_anybody_wants(pe
 # -- clients that come back ----------------------------------------------------
 
 
-def test_a_client_that_comes_back_is_asked_for_what_it_asks(peer: Peer) -> None:
+def test_a_client_is_asked_for_what_it_asks(peer: Peer) -> None:
     peer.say(1, Get("g", "s"))
     peer.settle()
     (question,) = [m for m in peer.heard(1) if isinstance(m, Get)]
@@ -495,22 +495,16 @@ def test_a_client_that_comes_back_is_asked_for_what_it_asks(peer: Peer) -> None:
     assert ("s", "k") in peer.stored()
 
 
-def test_a_client_that_has_just_started_is_not_asked_back(peer: Peer) -> None:
-    peer.take(peer.engine.greeted(1, "", newcomer=True))
-    peer.say(1, Get("g", "s"))
-    peer.settle()
-    assert [m for m in peer.heard(1) if isinstance(m, Get)] == []
-
-
 def test_a_new_connection_is_asked_for_what_others_want(peer: Peer) -> None:
     peer.say(1, Get("g", "wanted"))
     peer.settle()
     peer.attach(4)
-    peer.take(peer.engine.greeted(4, "pid", newcomer=False))
+    peer.take(peer.engine.greeted(4, "pid", peer.clock.now()))
     assert [m.soul for m in peer.heard(4) if isinstance(m, Get)] == ["wanted"]
 
 
 def test_connected_clients_are_asked_for_what_we_do_not_have(peer: Peer) -> None:
+    peer.advance(60)
     peer.say(1, Get("g", "s"))
     peer.settle()
     assert [m.id for m in peer.heard(2) if isinstance(m, Get)] == ["g"]
@@ -518,19 +512,22 @@ def test_connected_clients_are_asked_for_what_we_do_not_have(peer: Peer) -> None
     assert [cell()] in answered(peer, 1)
 
 
-def test_a_miss_asks_others_only_so_often() -> None:
+def test_what_we_ask_of_our_own_accord_is_bounded_in_rate() -> None:
     peer = Peer(config=EngineConfig(neighbours=NeighbourConfig(asks_per_second=5)))
     peer.attach(1)
     peer.attach(2)
-    peer.advance(10)
-    for i in range(50):
-        peer.say(1, Get(f"g{i}", f"nowhere{i}"))
-        peer.settle()
-    assert len([m for m in peer.heard(2) if isinstance(m, Get)]) == 5
-    peer.advance(1)
+    peer.advance(60)
+    asked = 0
+    for _ in range(2):
+        for i in range(50):
+            peer.say(1, Get(f"g{i}", f"nowhere{i}"))
+            peer.settle()
+        asked += len([m for link in (1, 2) for m in peer.heard(link) if isinstance(m, Get)])
+        peer.advance(1)
+    assert asked == 5
     peer.say(1, Get("later", "nowhere"))
     peer.settle()
-    assert len([m for m in peer.heard(2) if isinstance(m, Get)]) == 1
+    assert [m for m in peer.heard(1) if isinstance(m, Get)]
 
 
 def test_a_large_write_goes_to_a_dialled_peer_in_pieces_and_is_settled_piece_by_piece(peer: Peer) -> None:
@@ -546,3 +543,25 @@ def test_a_large_write_goes_to_a_dialled_peer_in_pieces_and_is_settled_piece_by_
         assert peer.engine.near.owed() == 1000 - 200 * left
         peer.say(7, Ack("x", piece.id))
     assert peer.engine.near.owed() == 0
+
+
+def test_a_client_that_came_before_anybody_wanted_its_node_is_asked_when_somebody_does() -> None:
+    peer = Peer()
+    peer.disk.write([cell(value="before", state=NOW - 100)])
+    peer.attach(1)  # wrote while it was away, and watches nothing
+    peer.take(peer.engine.greeted(1, "writer", peer.clock.now()))
+    assert peer.heard(1) == []
+    peer.attach(2)
+    peer.say(2, Get("g", "s", Lex(exact="k")))
+    peer.settle()
+    (question,) = [m for m in peer.heard(1) if isinstance(m, Get)]
+    peer.say(1, Answer("x", question.id, [("s", {"k": ("offline", NOW - 10)})]))
+    peer.settle()
+    assert told(peer, 2) == [cell(value="offline")]
+    # Asked once, and no more of our own accord when it has been there for long.
+    peer.attach(3)
+    peer.say(3, Get("h", "s"))
+    peer.advance(60)
+    peer.say(3, Get("i", "other"))
+    peer.settle()
+    assert [m for m in peer.heard(1) if isinstance(m, Get)] == [Get("i", "other")]

@@ -5,7 +5,8 @@
 // Command:  {"id": 1, "do": "put", ...}     Answer: {"id": 1, "ok": ...} or {"id": 1, "error": "text"}
 // Event:    {"event": "on", "sub": 2, ...}  Frame:  {"event": "frame", "dir": "in", "text": "..."}
 //
-// A path is a list: text or a lexical object is .get(it), {"map": lex?} is .map(lex?), {"user": pub?} is .user(pub?).
+// A path is a list of steps: text or a lexical object is .get(it), {"map": lex?} is .map(lex?), and
+// {"user": pub?} is .user(pub?).
 'use strict'
 
 const say = line => process.stdout.write(JSON.stringify(line) + '\n')
@@ -42,7 +43,7 @@ class WatchedSocket extends WebSocket {
   }
 }
 
-const gun = new Gun({ peers: setup.peers, localStorage: false, multicast: false, axe: false, WebSocket: WatchedSocket })
+const gun = new Gun({ peers: setup.peers, localStorage: false, WebSocket: WatchedSocket })
 const opened = () => sockets.filter(socket => socket.readyState === WebSocket.OPEN)
 
 // ---- values on their way out: a node without its metadata, undefined told apart from null
@@ -72,8 +73,9 @@ const listeners = new Map()
 const commands = {
   put(cmd, answer) {
     const value = cmd.link ? chain(cmd.link) : cmd.value
-    chain(cmd.path).put(value, cmd.ack === false ? undefined : ack => answer(told(ack)), cmd.cert && { opt: { cert: cmd.cert } })
-    if (cmd.ack === false) answer(null)
+    const heard = cmd.ack === false ? undefined : ack => answer(told(ack))
+    chain(cmd.path).put(value, heard, cmd.cert && { opt: { cert: cmd.cert } })
+    if (!heard) answer(null)
   },
 
   // Many writes in one turn, which gun.js sends as batched frames. Answers once all are acknowledged.
@@ -91,7 +93,8 @@ const commands = {
 
   once(cmd, answer) {
     const began = Date.now()
-    chain(cmd.path).once((value, key) => answer({ ...shown(value), key, ms: Date.now() - began }), cmd.wait && { wait: cmd.wait })
+    const heard = (value, key) => answer({ ...shown(value), key, ms: Date.now() - began })
+    chain(cmd.path).once(heard, cmd.wait && { wait: cmd.wait })
   },
 
   // Listens with .on or .once; every call is an event named after the method.
@@ -123,7 +126,8 @@ const commands = {
     chain(cmd.path).get(cmd.soul).put(null, ack => answer(told(ack)))
   },
 
-  user_create: (cmd, answer) => gun.user().create(cmd.alias, cmd.password, ack => answer({ ...told(ack), pub: ack.pub })),
+  user_create: (cmd, answer) =>
+    gun.user().create(cmd.alias, cmd.password, ack => answer({ ...told(ack), pub: ack.pub })),
   user_auth: (cmd, answer) =>
     cmd.pair
       ? gun.user().auth(cmd.pair, ack => answer(told(ack)))

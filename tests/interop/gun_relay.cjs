@@ -23,18 +23,12 @@ server.listen(setup.port || 0, '127.0.0.1', () => {
   const gun = Gun({ ...options, web: server })
   say({ event: 'ready', port: server.address().port })
 
+  const commands = {
+    get: (cmd, answer) => gun.get(cmd.path[0]).once(value => answer(value === undefined ? null : value)),
+    put: (cmd, answer) => gun.get(cmd.path[0]).put(cmd.value, ack => answer(ack.err ? String(ack.err) : true)),
+  }
   require('readline').createInterface({ input: process.stdin }).on('line', line => {
     const cmd = JSON.parse(line)
-    // A relay with peers dials them only when it has something to say; with AXE on it never does.
-    if (cmd.do === 'get') gun.get(cmd.path[0]).once(value => say({ id: cmd.id, ok: value === undefined ? null : value }))
-    if (cmd.do === 'put') gun.get(cmd.path[0]).put(cmd.value, ack => say({ id: cmd.id, ok: ack.err ? { err: String(ack.err) } : { ok: 1 } }))
-    if (cmd.do === 'cut') {
-      Object.values(gun._.opt.peers).forEach(peer => peer.wire && peer.wire.terminate && peer.wire.terminate())
-      say({ id: cmd.id, ok: null })
-    }
-    if (cmd.do === 'memory') {
-      const node = gun._.graph[cmd.soul]
-      say({ id: cmd.id, ok: node ? { value: { ...node, _: undefined }, states: { ...node._['>'] } } : { missing: true } })
-    }
+    commands[cmd.do](cmd, ok => say({ id: cmd.id, ok }))
   }).on('close', () => process.exit(0))
 })

@@ -142,7 +142,7 @@ class StockRelay(_Restartable):
         self._port = (await child.event("ready"))["port"]
 
     async def command(self, do: str, **arguments: Any) -> Any:
-        """Tell the relay's own program something: get, put, memory, cut."""
+        """Have the relay's own program do a get or a put."""
         return await self._child.command(do, **arguments)
 
 

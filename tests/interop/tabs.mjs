@@ -1,5 +1,5 @@
-// Tabs of a headless Chromium, steered by JSON lines like gun_client.cjs: one command per line on stdin, one answer
-// per line on stdout. It knows the parts of examples/todo and works them as a person would: types, clicks, looks.
+// Tabs of a headless Chromium, steered by JSON lines like gun_client.cjs: one command per line on stdin, one
+// answer per line on stdout. It works the page of examples/todo as a person would: types, clicks, looks.
 import { createInterface } from 'node:readline'
 import { chromium } from 'playwright-core'
 
@@ -33,7 +33,8 @@ const front = async cmd => {
   return tab(cmd)
 }
 // An item is found by what it says, which is how a person finds it.
-const row = (cmd, text) => tab(cmd).locator('#items > li').filter({ has: tab(cmd).getByText(text, { exact: true }) })
+const row = (cmd, text) =>
+  tab(cmd).locator('#items > li').filter({ has: tab(cmd).getByText(text, { exact: true }) })
 
 function listed() {
   return [...document.querySelectorAll('#items > li')].map(item => ({
@@ -45,7 +46,8 @@ function listed() {
 const commands = {
   // Tabs of one profile share what the page keeps in the browser; other profiles share nothing but the relay.
   async open({ tab, profile, url }) {
-    if (!profiles.has(profile)) profiles.set(profile, await browser.newContext({ viewport: { width: 900, height: 720 } }))
+    const viewport = { width: 900, height: 720 }
+    if (!profiles.has(profile)) profiles.set(profile, await browser.newContext({ viewport }))
     const page = await profiles.get(profile).newPage()
     page.setDefaultTimeout(COMMAND_MS)
     const errors = []

@@ -192,5 +192,5 @@ async def test_the_page_reconnects_when_the_relay_was_away_for_longer_than_gun_t
 async def gave_up(tab: Tab) -> None:
     """Wait until the page's console tells of gun.js's failed redial."""
     with anyio.fail_after(10):
-        while not any("WebSocket connection" in error for error in await tab.errors()):  # noqa: ASYNC110
+        while not any("WebSocket connection" in error for error in await tab.errors()):
             await anyio.sleep(0.1)

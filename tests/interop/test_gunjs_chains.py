@@ -158,7 +158,7 @@ async def test_both_ends_agree_on_one_field_written_by_both(
     await hears_near.until(lambda it: it.values[-1] in last, what="one of the last values")
     # The later of the two wins on both sides, whichever that was.
     with anyio.fail_after(10):
-        while hears_far.values[-1] != hears_near.values[-1]:  # noqa: ASYNC110 - two processes to watch
+        while hears_far.values[-1] != hears_near.values[-1]:
             await anyio.sleep(0.02)
 
 

@@ -414,7 +414,7 @@ async def test_concurrent_writes_to_one_field_end_equal_on_all_three_sides(
 
     with anyio.fail_after(10):
         # No event tells what the other process holds.
-        while (await alice.memory(soul)).value != (await bob.memory(soul)).value:  # noqa: ASYNC110
+        while (await alice.memory(soul)).value != (await bob.memory(soul)).value:
             await anyio.sleep(0.02)
     final = await alice.memory(soul)
     assert final.states["x"] >= with_both.states["x"]

@@ -304,7 +304,7 @@ def test_a_second_signal_ends_a_daemon_that_is_still_draining(tmp_path: Path, ba
             while b"stopping" not in air.process.stderr.readline():
                 pass
             air.process.send_signal(signal.SIGTERM)
-            assert air.process.wait(1.5) == 128 + signal.SIGTERM
+            assert air.process.wait(DEADLINE_SECONDS) == 128 + signal.SIGTERM
 
 
 def test_a_daemon_of_memory_forgets_and_is_alone_on_its_folder_too(tmp_path: Path) -> None:

@@ -138,10 +138,11 @@ def _read_control(raw: dict[str, Any], id: Id) -> Control:
 
 
 def _read_extra(raw: dict[str, Any], limits: GunLimits) -> dict[str, object] | None:
-    extra = {name: raw[name] for name in raw.keys() - _KNOWN_FIELDS}
-    if not extra or len(json.dumps(extra)) > limits.extra_bytes_max:
-        return None
-    return extra
+    for name in raw:
+        if name not in _KNOWN_FIELDS:
+            extra = {name: raw[name] for name in raw if name not in _KNOWN_FIELDS}
+            return extra if len(json.dumps(extra)) <= limits.extra_bytes_max else None
+    return None
 
 
 def _read_graph(graph: object, limits: GunLimits) -> list[Cell]:

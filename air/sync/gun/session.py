@@ -157,7 +157,7 @@ class GunWire:
                             # What came before the greeting is answered before it.
                             hub.receive(id, batch)
                             batch = []
-                            hub.greeted(id, item.peer, newcomer=item.newcomer)
+                            hub.greeted(id, item.peer)
                         else:
                             batch.append(item)  # type: ignore[arg-type]
                 finally:

@@ -42,10 +42,9 @@ class GunConfig:
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """The other end told its peer id, or with ``newcomer`` that its process has just started."""
+    """The other end has told its peer id, or only that it is there ("")."""
 
     peer: str = ""
-    newcomer: bool = False
 
 
 class GunCodec:
@@ -167,7 +166,7 @@ class GunLink:
                 self.queue([encode_control(Control("?", self._ids(), control.id, self._pid))])
             return Greeting(self.peer)
         if kind == "hi":
-            return Greeting(self.peer, newcomer=True)
+            return Greeting(self.peer)
         if kind == "!":
             self._counters.add("air_peer_errors_total", 1)
         elif kind in _REFUSED_CONTROLS:
