@@ -73,6 +73,8 @@ class _Read:
 
     link: LinkId
     get: Get
+    first: bool = True
+    """It had not been asked before, so others may be asked too."""
     after: Key | None = None
 
 
@@ -265,9 +267,10 @@ class Engine:
     def _get(self, link: LinkId, get: Get, now: Now, out: list[Effect]) -> None:
         soul, lex, state = get.soul, get.lex, self.near.links[link]
         content = hash(soul) if lex is ALL else hash((soul, lex))
-        if self._seen.get(get.id) == content:
+        # A question that comes again, perhaps around a loop, is answered again and not passed on again.
+        first = self._seen.get(get.id) != content
+        if not first:
             self.duplicates += 1
-            return
         if isinstance(soul, SoulRange):
             self._seen.set(get.id, content, now.monotonic)
             self._ticket += 1
@@ -296,16 +299,16 @@ class Engine:
         if found is None:
             self.misses += 1
             self._ticket += 1
-            self._reads[self._ticket] = _Read(link, get)
+            self._reads[self._ticket] = _Read(link, get, first)
             out.append(Fetch(self._ticket, link, soul, lex))
         else:
             self.hits += 1
             memo = node if found and node is not None and found is node.fields else None
             nodes = [(soul, found)] if found else ()
             out.append(Send((link,), Answer(self._ids(), get.id, nodes, known=get.known, memo=memo)))
-            if not found:
+            if not found and first:
                 self.near.ask_others(link, get, soul, now, out)
-        if self.near.has_upstreams:
+        if first and self.near.has_upstreams:
             self.near.ask_upstream(link, get, soul, key, now, out)
         if new:
             self.near.wanted(link, soul, now, out)
@@ -326,9 +329,9 @@ class Engine:
         out.append(Send((link,), Answer(self._ids(), get.id, nodes, more, known)))
         if more:
             self._ticket += 1
-            self._reads[self._ticket] = _Read(link, get, page.next)
+            self._reads[self._ticket] = _Read(link, get, read.first, page.next)
             out.append(Fetch(self._ticket, link, soul, get.lex, page.next))
-        elif not fields and read.after is None:
+        elif not fields and read.first and read.after is None:
             self.near.ask_others(link, get, soul, now, out)
         return out
 

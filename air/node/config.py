@@ -220,8 +220,10 @@ class GunConfig:
     """Web origins whose pages may connect, such as ``https://app.example``; ``*`` is any, as GUN does it."""
     peers: tuple[str, ...] = texts()
     """Relays to stay connected to, such as ``wss://relay.example/gun``."""
+    peer_ca: Path | None = field(default=None, metadata=PATH)
+    """Certificate authorities (PEM) that ``wss://`` peers must be signed by; none: those of this machine."""
     links_max: int = whole(16_384, low=1)
-    """Links open at a time; further ones are refused."""
+    """Links open at a time; further ones wait until one ends."""
     links_per_address_max: int = whole(16_384, low=1)
     """Links open at a time from one address."""
     frame_bytes_max: int = size(64 * MIB, low=64 * KIB)

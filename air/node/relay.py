@@ -12,7 +12,7 @@ import anyio
 from air.base.clock import SystemClock
 from air.base.env import Env
 from air.base.errors import AirError, ConfigError
-from air.base.keys import Identity
+from air.base.keys import Identity, read_secret
 from air.base.metrics import Counters
 from air.graph.engine import EngineConfig
 from air.graph.neighbours import NeighbourConfig
@@ -86,7 +86,9 @@ class Relay:
             gun.host,
             gun.port,
             config=websocket,
-            tcp_config=TcpConfig(connections_max=gun.links_max),
+            tcp_config=TcpConfig(
+                connections_max=gun.links_max, connections_per_host_max=gun.links_per_address_max
+            ),
             tls=self._server_tls(),
             clock=env.clock,
             counters=counters,
@@ -98,7 +100,7 @@ class Relay:
             tls: SSLContext | None = None
             for url in gun.peers:
                 if url.startswith(("wss:", "https:")):
-                    tls = tls or client_context()
+                    tls = tls or client_context(ca=gun.peer_ca)
                 tasks.start_soon(_dial, wire, url, websocket, tls)
             tasks.start_soon(_serve, listener, wire, static)
             try:
@@ -138,6 +140,7 @@ class Relay:
         gun = self._config.gun
         if gun.tls_cert is None or gun.tls_key is None:
             return None
+        read_secret(gun.tls_key)  # refuses a key that others can read
         return server_context(gun.tls_cert, gun.tls_key)
 
 

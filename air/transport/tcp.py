@@ -44,6 +44,8 @@ StreamHandler = Callable[["TcpStream"], Awaitable[None]]
 class TcpConfig:
     connections_max: int = 10_000
     """Connections open at a time. Further ones wait in the backlog of the operating system."""
+    connections_per_host_max: int = 10_000
+    """Connections open at a time from one address; further ones are closed at once."""
     backlog: int = 1024
     """Connections the operating system completes for us before we accept them."""
     accept_batch: int = 64
@@ -119,8 +121,8 @@ async def dial(host: str, port: int, *, timeout: float = 10.0) -> TcpStream:
 class TcpListener:
     """Listening sockets and the tasks of the connections they accept.
 
-    ``counters`` receives ``tcp_accepted``, ``tcp_accept_failed`` by error name and ``tcp_handler_failed``
-    by code.
+    ``counters`` receives ``tcp_accepted``, ``tcp_crowded``, ``tcp_accept_failed`` by error name and
+    ``tcp_handler_failed`` by code.
     """
 
     def __init__(
@@ -129,10 +131,12 @@ class TcpListener:
         self._sockets, self._config = sockets, config
         self.counters = Counters() if counters is None else counters
         self.counters.describe("tcp_accepted", "Connections accepted.")
+        self.counters.describe("tcp_crowded", "Connections closed because their address had too many.")
         self.counters.describe("tcp_accept_failed", "Accepts the operating system refused.", "error")
         self.counters.describe("tcp_handler_failed", "Connections ended by a fault of their handler.", "code")
         self.open = 0
         """Connections open now."""
+        self._hosts: dict[str, int] = {}
         self._room = anyio.Event()
         self._closed = False
         self._logged, self._logged_since = 0, 0.0
@@ -206,11 +210,18 @@ class TcpListener:
                 # EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever else a system may invent: the connection stays
                 # in the backlog and the socket stays readable, so without a rest this would spin.
                 return False
+            host = address[0]
+            here = self._hosts.get(host, 0)
+            if here >= self._config.connections_per_host_max:
+                self.counters.add("tcp_crowded")
+                raw.close()
+                continue
+            self._hosts[host] = here + 1
             self.open += 1
-            tasks.start_soon(self._run, raw, spell_address(address), handler)
+            tasks.start_soon(self._run, raw, host, spell_address(address), handler)
         return True
 
-    async def _run(self, raw: socket.socket, remote: str, handler: StreamHandler) -> None:
+    async def _run(self, raw: socket.socket, host: str, remote: str, handler: StreamHandler) -> None:
         stream: ByteStream | None = None
         try:
             raw.setblocking(False)
@@ -225,6 +236,9 @@ class TcpListener:
                 self._failed(remote, error)
         finally:
             self.open -= 1
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
             self._room.set()
             if stream is None:
                 raw.close()

@@ -233,11 +233,17 @@ def test_something_missing_is_answered_at_once(peer: Peer) -> None:
     assert answered(peer, 1) == [[]]
 
 
-def test_a_question_repeated_by_id_is_dropped_and_asked_anew_is_answered(peer: Peer) -> None:
-    for id in ("g", "g", "h"):
-        peer.say(1, Get(id, "s"))
+def test_a_question_that_comes_again_is_answered_again_and_not_passed_on_again(peer: Peer) -> None:
+    peer.attach(7, Role.OUTBOUND, "up")
+    lex = Lex(prefix="a", budget=9)  # a question that a dialled peer is asked each time
+    for link in (1, 1, 2):
+        peer.say(link, Get("g", "s", lex))
         peer.settle()
-    assert len(answered(peer, 1)) == 2
+        assert answered(peer, link) == [[]]
+    assert len([m for m in peer.heard(7) if isinstance(m, Get)]) == 1
+    peer.say(1, Get("h", "s", lex))
+    peer.settle()
+    assert len([m for m in peer.heard(7) if isinstance(m, Get)]) == 1
 
 
 def test_a_large_node_comes_in_pages_and_is_not_kept_whole(peer: Peer) -> None:

@@ -217,6 +217,50 @@ async def test_what_was_written_while_the_other_relay_was_away_reaches_it_when_i
             await eventually(settled)
 
 
+async def test_relays_meet_over_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    async with Relay(settings(tmp_path / "a", tls_cert=cert, tls_key=key)) as below:
+        assert below.gun_addresses[0].startswith("wss://127.0.0.1:")
+        config = settings(tmp_path / "b", peers=(below.gun_addresses[0],), peer_ca=cert)
+        async with Relay(config) as above:
+            await above.hub.put({"s": {"k": "over tls"}})
+
+            async def arrived() -> bool:
+                return bool(await below.hub.get("s"))
+
+            await eventually(arrived)
+
+
+async def test_a_tls_key_that_others_can_read_is_refused(
+    tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    open_key = tmp_path / "key.pem"
+    open_key.write_bytes(certificate[1].read_bytes())
+    open_key.chmod(0o644)
+    with pytest.raises(AirError) as refused:
+        async with Relay(settings(tmp_path, tls_cert=certificate[0], tls_key=open_key)):
+            pass
+    assert refused.value.code == "secret.mode"
+
+
+async def test_one_address_may_have_only_so_many_links(tmp_path: Path) -> None:
+    async with Relay(settings(tmp_path, links_per_address_max=2)) as relay:
+        async with client(relay) as one, client(relay) as two:
+            with pytest.raises(AirError):
+                async with client(relay):
+                    pass
+            assert relay.counters.get("tcp_crowded") == 1
+            await one.get("s", "g")
+            await two.get("s", "g")
+
+        async def room() -> bool:
+            return not relay.hub.links()
+
+        await eventually(room)
+        async with client(relay) as three:
+            await three.get("s", "g")
+
+
 # -- the graph for this program ------------------------------------------------
 
 
