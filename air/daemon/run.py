@@ -20,6 +20,7 @@ from air import __version__
 from air.base.clock import SystemClock
 from air.daemon.datadir import DaemonFile, hold, load_or_create_token, write_daemon_file
 from air.daemon.logs import logging_to
+from air.daemon.memory import collect_when_idle, quieten
 from air.daemon.ports import Relay
 from air.node.config import Config
 
@@ -86,6 +87,8 @@ async def _serve(
                 closing=closing,
                 clock=SystemClock(),
             )
+            quieten()
+            tasks.start_soon(collect_when_idle, lambda: relay.hub.messages)
             async with serving(app, listener, closing, backend=config.node.backend):
                 write_daemon_file(config.node.data, DaemonFile(str(info["admin"]), os.getpid()))
                 _announce(info, json_line)

@@ -28,7 +28,7 @@ from air.graph.neighbours import NeighbourConfig, Neighbours
 from air.model.cell import Cell, Fields, Key, Soul
 from air.model.ham import wins
 from air.model.lex import ALL, Lex
-from air.model.message import Ack, Answer, Get, Id, Message, Put, SoulRange
+from air.model.message import Ack, Answer, Ephemeral, Get, Id, Message, Put, SoulRange
 from air.store.api import Page
 from air.store.memory import Memory, select, size_of
 
@@ -131,6 +131,13 @@ class Engine:
             self._answer(link, message, now, out)
         elif type(message) is Ack:
             self.near.acknowledged(link, message)
+        elif type(message) is Ephemeral:
+            content = hash(repr(message.fields))
+            if self._seen.get(message.id) == content:
+                self.duplicates += 1
+            else:
+                self.near.pass_around(link, message, now, out)
+                self._seen.set(message.id, content, now.monotonic)
         return out
 
     def tick(self, now: Now) -> list[Effect]:

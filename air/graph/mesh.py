@@ -48,6 +48,9 @@ class LinkState:
     asked: set[Soul] = field(default_factory=set)
     """What it was asked for because it may have written before it came."""
     greeted: bool = False
+    ephemeral: float = 0.0
+    """Messages that nobody keeps which it may send now; grows with time up to a rate."""
+    ephemeral_at: float = float("-inf")
 
 
 class Fading(Generic[K, V]):

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from air.base.clock import Now
+from air.base.errors import LimitReached
 from air.graph.effects import Effect, Notify, Send
 from air.graph.mesh import Fading, Interest, LinkId, LinkState, Role
 from air.graph.upstream import Upstream, UpstreamConfig
 from air.model.cell import Cell, Key, Soul
-from air.model.message import Ack, Get, Id, Put
+from air.model.message import Ack, Ephemeral, Get, Id, Put
 
 __all__ = ["NeighbourConfig", "Neighbours"]
 
@@ -30,6 +31,8 @@ class NeighbourConfig:
     """Nodes wanted by others that a client is asked for when it comes."""
     asked_max: int = 1_000
     """Nodes that one client is asked for in these ways, altogether."""
+    ephemeral_per_second: float = 50.0
+    """Messages that nobody keeps which one link may have passed on to all: ``limit.ephemeral``."""
     asks_per_second: float = 2_000.0
     """Questions we ask of our own accord, all links together: nobody may turn a miss into a flood."""
     paths_seconds: float = 9.0
@@ -178,6 +181,22 @@ class Neighbours:
         entry = self._outbound.get(link)
         if entry is not None and entry[1].acknowledged(ack.re) and ack.error is not None:
             self.refused += 1
+
+    def pass_around(self, source: LinkId, message: Ephemeral, now: Now, out: list[Effect]) -> None:
+        """Say something to every other peer, as a stock relay does. Raises LimitReached."""
+        state, rate = self.links[source], self._config.ephemeral_per_second
+        state.ephemeral = min(rate, state.ephemeral + (now.monotonic - state.ephemeral_at) * rate)
+        state.ephemeral_at = now.monotonic
+        if state.ephemeral < 1:
+            raise LimitReached(f"more than {rate:.0f} messages to all in a second", code="limit.ephemeral")
+        state.ephemeral -= 1
+        links = [
+            link
+            for link, state in self.links.items()
+            if link != source and state.role is not Role.LOCAL and state.peer not in message.seen_by
+        ]
+        if links:
+            out.append(Send(links, message))
 
     # -- asking ----------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from air.model.cell import Cell, Fields, Key, Soul, State
 from air.model.lex import ALL, Lex, matches, parse_lex
-from air.model.message import Ack, Answer, Get, Message, Put, SoulRange
+from air.model.message import Ack, Answer, Ephemeral, Get, Message, Put, SoulRange
 from air.model.value import Link, Value, canonical, number_text, unit_bytes, value_bytes, value_text
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Ack",
     "Answer",
     "Cell",
+    "Ephemeral",
     "Fields",
     "Get",
     "Key",

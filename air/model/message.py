@@ -13,7 +13,7 @@ from typing import TypeAlias
 from air.model.cell import Cell, Fields, Key, Soul
 from air.model.lex import ALL, Lex
 
-__all__ = ["Ack", "Answer", "Get", "Id", "Message", "Put", "SoulRange"]
+__all__ = ["Ack", "Answer", "Ephemeral", "Get", "Id", "Message", "Put", "SoulRange"]
 
 Id: TypeAlias = str | int | float
 
@@ -82,4 +82,13 @@ class Ack:
     error: str | None = None
 
 
-Message: TypeAlias = Put | Get | Answer | Ack
+@dataclass(slots=True)
+class Ephemeral:
+    """Something that peers say to each other and nobody keeps: it goes to every other link, once."""
+
+    id: Id
+    fields: dict[str, object]
+    seen_by: tuple[str, ...] = ()
+
+
+Message: TypeAlias = Put | Get | Answer | Ack | Ephemeral

@@ -130,6 +130,8 @@ class Hub:
         self._acks: LinkId = 0
         self._meta: dict[str, bytes] | None = None
         self._stopping: anyio.Event | None = None
+        self.messages = 0
+        """Messages taken from links so far."""
         self.broken: str | None = None
         """Why writes are refused at the moment, or None."""
         self._describe()
@@ -190,6 +192,7 @@ class Hub:
         held = len(engine.deferred)
         for message in messages:
             entry.messages_in += 1
+            self.messages += 1
             try:
                 effects = engine.receive(link, message, now)
             except Violation as error:

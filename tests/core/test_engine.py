@@ -10,7 +10,7 @@ from air.graph.engine import EngineConfig
 from air.graph.mesh import Role
 from air.graph.neighbours import NeighbourConfig
 from air.graph.upstream import UpstreamConfig
-from air.model import ALL, Ack, Answer, Cell, Get, Lex, Put, SoulRange
+from air.model import ALL, Ack, Answer, Cell, Ephemeral, Get, Lex, Put, SoulRange
 from tests.peers import Peer
 
 NOW = 1_700_000_000_000
@@ -571,3 +571,31 @@ def test_a_client_that_came_before_anybody_wanted_its_node_is_asked_when_somebod
     peer.say(3, Get("i", "other"))
     peer.settle()
     assert [m for m in peer.heard(1) if isinstance(m, Get)] == [Get("i", "other")]
+
+
+# -- what nobody keeps ---------------------------------------------------------
+
+
+def test_a_message_of_unknown_fields_goes_to_every_other_peer_once(peer: Peer) -> None:
+    peer.attach(7, Role.OUTBOUND, "up")
+    peer.attach(9, Role.LOCAL)
+    for link in (1, 2, 1):
+        peer.say(link, Ephemeral("e", {"yo": "hi"}))
+    assert peer.heard(1) == []
+    assert peer.heard(2) == peer.heard(3) == peer.heard(7) == [Ephemeral("e", {"yo": "hi"})]
+    assert peer.heard(9) == []
+
+
+def test_messages_to_all_are_bounded_in_rate_for_each_link() -> None:
+    peer = Peer(config=EngineConfig(neighbours=NeighbourConfig(ephemeral_per_second=3)))
+    peer.attach(1)
+    peer.attach(2)
+    for i in range(3):
+        peer.say(1, Ephemeral(f"e{i}", {"yo": i}))
+    with pytest.raises(LimitReached) as refused:
+        peer.say(1, Ephemeral("e4", {"yo": 4}))
+    assert refused.value.code == "limit.ephemeral"
+    peer.say(2, Ephemeral("f", {"yo": 5}))
+    peer.advance(1)
+    peer.say(1, Ephemeral("e4", {"yo": 4}))
+    assert len(peer.heard(2)) == 4

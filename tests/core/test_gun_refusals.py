@@ -214,6 +214,20 @@ def test_a_number_as_an_id_comes_back_as_a_number(peer: GunPeer) -> None:
     assert said["@"] == 17
 
 
+def test_a_message_that_gun_does_not_know_reaches_the_others_with_all_its_fields(peer: GunPeer) -> None:
+    peer.connect(2)
+    peer.connect(7, Role.OUTBOUND)
+    peer.said(2)
+    assert answer(peer, '{"#":"x1","yo":{"deep":[1]},"ok":1,"##":5,"><":"somebody"}') == []
+    assert peer.said(2) == [{"#": "x1", "yo": {"deep": [1]}, "ok": 1}]
+    assert peer.said(7) == [{"#": "x1", "yo": {"deep": [1]}, "ok": 1, "><": "somebody"}]
+    (refused,) = answer(peer, json.dumps({"#": "x2", "yo": "x" * 5000}))
+    assert refused["err"].startswith("limit.ephemeral")
+    for unknown in ('{"dam":"custom","#":"x3","z":1}', '{"dam":"rtc","#":"x4","ok":{}}'):
+        assert answer(peer, unknown) == []
+    assert peer.said(2) == []
+
+
 def test_half_a_surrogate_pair_goes_in_and_out_unharmed(peer: GunPeer) -> None:
     text = '{"#":"m1","put":{"s":{"_":{"#":"s",">":{"k":1}},"k":"a\\ud800b\\ud83d\\ude00"}}}'
     (said,) = answer(peer, text)

@@ -15,11 +15,14 @@ import orjson
 from air.base.errors import LimitReached, Violation
 from air.model.cell import Cell, Key, Soul, State
 from air.model.lex import ALL, parse_lex
-from air.model.message import Ack, Answer, Get, Id, Put, SoulRange
+from air.model.message import Ack, Answer, Ephemeral, Get, Id, Put, SoulRange
 from air.model.value import SAFE_INTEGER, Link, Value, canonical, canonical_number
 from air.sync.gun.limits import FORBIDDEN, GunLimits
 
 __all__ = ["Control", "Incoming", "parse_frame", "read_message"]
+
+_HOP_FIELDS: Final = frozenset(["#", "><", "##", "%", "FOO", "_"])
+"""Fields that a message has only between two peers."""
 
 _KNOWN_FIELDS: Final = frozenset(["#", "@", "get", "put", "ok", "err", "dam", "##", "><", "%", "FOO", "_"])
 
@@ -35,7 +38,7 @@ class Control:
     error: str = ""
 
 
-Incoming: TypeAlias = Put | Get | Answer | Ack | Control
+Incoming: TypeAlias = Put | Get | Answer | Ack | Ephemeral | Control
 
 
 def parse_frame(data: bytes, limits: GunLimits) -> list[dict[str, Any]]:
@@ -104,14 +107,11 @@ def read_message(raw: dict[str, Any], limits: GunLimits, invent: str = "") -> In
             for soul, key, value, state in cells:
                 nodes.setdefault(soul, {})[key] = (value, state)
             return Answer(id, _read_id(re, limits), list(nodes.items()), "%" in raw)
-        route = raw.get("><")
-        # gun looks at the first 99 characters only, about nine names (gun-wire 1.7).
-        seen_by = tuple(route[:99].split(",")) if type(route) is str and route else ()
-        return Put(id, cells, seen_by, _read_extra(raw, limits))
+        return Put(id, cells, _read_route(raw), _read_extra(raw, limits))
     if "get" in raw:
         return _read_get(raw, id, limits)
     if re is None:
-        return None
+        return _read_ephemeral(raw, id, limits)
     error = raw.get("err")
     if error is not None or "ok" in raw:
         return Ack(id, _read_id(re, limits), None if error is None else str(error)[:500])
@@ -135,6 +135,24 @@ def _read_control(raw: dict[str, Any], id: Id) -> Control:
         peer=peer[:64] if type(peer) is str else "",
         error=str(error)[:500] if error is not None else "",
     )
+
+
+def _read_route(raw: dict[str, Any]) -> tuple[str, ...]:
+    route = raw.get("><")
+    # gun looks at the first 99 characters only, about nine names (gun-wire 1.7).
+    return tuple(route[:99].split(",")) if type(route) is str and route else ()
+
+
+def _read_ephemeral(raw: dict[str, Any], id: Id, limits: GunLimits) -> Ephemeral | None:
+    """A message of nothing that GUN knows: a stock relay passes it on to everybody, fields and all."""
+    fields = {name: raw[name] for name in raw if name not in _HOP_FIELDS}
+    if not fields:
+        return None
+    if len(json.dumps(fields)) > limits.extra_bytes_max:
+        raise LimitReached(
+            f"a message that nobody keeps has at most {limits.extra_bytes_max} bytes", code="limit.ephemeral"
+        )
+    return Ephemeral(id, fields, _read_route(raw))
 
 
 def _read_extra(raw: dict[str, Any], limits: GunLimits) -> dict[str, object] | None:

@@ -12,11 +12,18 @@ from typing import Any, Final
 
 from air.base.errors import Violation
 from air.base.metrics import Counters
-from air.model.message import Ack, Answer, Get, Message, Put
+from air.model.message import Ack, Answer, Ephemeral, Get, Message, Put
 from air.store.memory import Memory, Node
 from air.sync.gun.limits import GunLimits
 from air.sync.gun.reader import Control, parse_frame, read_message
-from air.sync.gun.writer import encode_ack, encode_answer, encode_control, encode_get, encode_put
+from air.sync.gun.writer import (
+    encode_ack,
+    encode_answer,
+    encode_control,
+    encode_ephemeral,
+    encode_get,
+    encode_put,
+)
 
 __all__ = ["KEEP_ALIVE", "Greeting", "GunCodec", "GunConfig", "GunLink"]
 
@@ -62,11 +69,10 @@ class GunCodec:
     def encode(self, message: Message, targets: Sequence[str] = ()) -> list[bytes]:
         """``message`` as GUN messages. ``targets``: peer ids of all who are told, for ``><``."""
         if type(message) is Put:
-            route = ""
-            if self._for_relay:
-                names = [name for name in (*message.seen_by, *targets) if name]
-                route = ",".join(dict.fromkeys(names[: self._config.route_names_max]))
+            route = self._route(message.seen_by, targets)
             return [encode_put(message, route, for_relay=self._for_relay)]
+        if type(message) is Ephemeral:
+            return [encode_ephemeral(message, self._route(message.seen_by, targets))]
         if type(message) is Ack:
             return [encode_ack(message)]
         if type(message) is Get:
@@ -82,6 +88,13 @@ class GunCodec:
         if fresh is not None and memo is None:
             self._memory.remember_encoded(node, fresh, len(fresh.body) + 120)
         return encoded
+
+    def _route(self, seen_by: Sequence[str], targets: Sequence[str]) -> str:
+        """The ``><`` for peers that may pass a message on; clients do not."""
+        if not self._for_relay:
+            return ""
+        names = dict.fromkeys(name for name in (*seen_by, *targets) if name)
+        return ",".join(list(names)[: self._config.route_names_max])
 
 
 class GunLink:

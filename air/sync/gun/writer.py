@@ -12,13 +12,21 @@ import orjson
 
 from air.model.cell import Cell, Fields, Key, Soul, State
 from air.model.lex import BUDGET_MAX, Lex
-from air.model.message import Ack, Answer, Get, Id, Put, SoulRange
+from air.model.message import Ack, Answer, Ephemeral, Get, Id, Put, SoulRange
 from air.model.value import Link
 from air.sync.gun.hash import graph_hash, integer_like, sorted_json, text_hash
 from air.sync.gun.limits import RELAY_KILLERS, GunLimits
 from air.sync.gun.reader import Control
 
-__all__ = ["Encoded", "encode_ack", "encode_answer", "encode_control", "encode_get", "encode_put"]
+__all__ = [
+    "Encoded",
+    "encode_ack",
+    "encode_answer",
+    "encode_control",
+    "encode_ephemeral",
+    "encode_get",
+    "encode_put",
+]
 
 _HASHED_BYTES_MAX: Final = 64 * 1024
 """A larger answer carries no hash: it would cost more than it can save, and the field is optional."""
@@ -73,6 +81,10 @@ def encode_ack(ack: Ack) -> bytes:
     if ack.error is None:
         return _dumps({"#": ack.id, "@": ack.re, "ok": True})
     return _dumps({"#": ack.id, "@": ack.re, "err": ack.error})
+
+
+def encode_ephemeral(message: Ephemeral, route: str = "") -> bytes:
+    return _dumps({**message.fields, "#": message.id, **({"><": route} if route else {})})
 
 
 def encode_control(control: Control) -> bytes:
