@@ -4,10 +4,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-bash scripts/node.sh
-
-for name in chromium chromium-browser google-chrome; do
-  if command -v "$name" >/dev/null; then exit 0; fi
-done
+# All that is missing is named at once: who may not install it should have to ask only one time.
+missing=()
+command -v node >/dev/null || missing+=(nodejs npm)
 # The font is only a recommendation of the browser's package, but without one a page has no letters.
-bash scripts/apt.sh chromium fonts-liberation
+command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium fonts-liberation)
+[ "${#missing[@]}" = 0 ] || bash scripts/apt.sh "${missing[@]}"
+
+bash scripts/node.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # venv.sh PYTHON DIR: a virtual environment with Air and its development tools, versions pinned by constraints.txt.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$1 venv=$2
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -10,12 +11,8 @@ python=$1 venv=$2
 if ! "$python" -c 'import ensurepip' 2>/dev/null; then
   # Debian keeps this part of Python in a package of its own.
   version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "python$version-venv" >/dev/null
-  else
-    echo "Python's venv is missing. Install it: apt-get install python$version-venv" >&2
-    exit 1
-  fi
+  bash scripts/apt.sh "python$version-venv"
 fi
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+# Without pip it is the remains of a set-up that was cut short.
+[ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from base64 import b64encode
 from typing import Protocol
 
 __all__ = ["Entropy", "IdSource", "SeededEntropy", "SystemEntropy"]
@@ -48,8 +49,9 @@ class SeededEntropy:
 
 
 # GUN's own alphabet lacks a capital Y; we keep to it so that our ids look like anybody's.
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXZabcdefghijklmnopqrstuvwxyz"
-_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+_LIKE_GUN = bytes.maketrans(b"+/Y", b"Aa0")
+_ID_CHARS = 9
+_STOCK = 512
 
 
 class IdSource:
@@ -58,18 +60,20 @@ class IdSource:
     Ids must be neither sequential nor prefixes of each other, because a GUN relay also remembers
     ``id + number`` and would drop the second message as a duplicate (gun-wire 1.6).
 
-    A generator seeded once is enough: an id only has to be unlikely to collide, it guards nothing.
+    A generator seeded once is enough: an id only has to be unlikely to collide, it guards nothing. Every
+    answer and every ack takes one, so they are cut from a long random text, 512 at a time (0.1 µs each
+    instead of 0.3).
     """
 
-    __slots__ = ("_random",)
+    __slots__ = ("_random", "_stock")
 
     def __init__(self, entropy: Entropy) -> None:
         self._random = random.Random(entropy.bits(128))
+        self._stock: list[str] = []
 
     def __call__(self) -> str:
-        # Four pairs and one single: 61**9 ids, a table look-up per pair instead of a division per character.
-        draw, pairs = self._random.getrandbits(54), _PAIRS
-        a, rest = draw % 3721, draw // 3721
-        b, rest = rest % 3721, rest // 3721
-        c, rest = rest % 3721, rest // 3721
-        return pairs[a] + pairs[b] + pairs[c] + pairs[rest % 3721] + _ALPHABET[rest // 3721 % 61]
+        if not self._stock:
+            noise = b64encode(self._random.randbytes(_STOCK * _ID_CHARS * 3 // 4))
+            text = noise.translate(_LIKE_GUN).decode()
+            self._stock = [text[i : i + _ID_CHARS] for i in range(0, _STOCK * _ID_CHARS, _ID_CHARS)]
+        return self._stock.pop()

@@ -221,13 +221,14 @@ class Engine:
         write = self._writes.pop(ticket)
         memory, cells = self.memory, write.cells
         for index, cell in enumerate(cells):
-            stored = kept.get(index, cell)
-            soul, key, value, state = stored
-            node = memory.node(soul) if write.told else memory.ensure(soul)
-            if node is not None:
-                known = node.fields.get(key)
-                if known is None or wins(value, state, *known):
-                    memory.set(node, key, value, state)
+            node = memory.node(cell.soul)
+            if node is None:
+                # Memory is for what is read. A node that is only written costs none of it.
+                continue
+            soul, key, value, state = kept.get(index, cell)
+            known = node.fields.get(key)
+            if known is None or wins(value, state, *known):
+                memory.set(node, key, value, state)
         if not write.told:
             won = [cell for index, cell in enumerate(cells) if index not in kept]
             self.accepted += len(won)

@@ -47,7 +47,7 @@ class WorkerConfig:
     """Bytes of such cells at which it waits."""
     queued_reads_max: int = 16_384
     """Reads and scans waiting at which it waits."""
-    batch_read_bytes_max: int = 1024 * 1024
+    batch_read_bytes_max: int = 128 * 1024
     """Bytes read in one hop; further reads go with the next one, so that writes need not wait for all."""
     drain_seconds: float = 10.0
     """At the end, how long queued jobs may still be worked on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,29 @@ async def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) ->
         # And an older state, written now, does not win over what is on disk.
         assert (await app.put("s", {"text": "old"}, 5, "p2"))["ok"]
         assert (await app.get("s", "g2"))["put"]["s"]["text"] == "ü😀"
+
+
+async def test_a_relay_that_stops_acknowledges_what_it_has_taken_and_says_goodbye(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        relay = Relay(settings(tmp_path))
+        async with relay:
+            app = await stack.enter_async_context(client(relay))
+            await app.get("s", "g0")
+            await app.send(
+                *(
+                    {"#": f"p{i}", "put": {f"s{i}": {"_": {"#": f"s{i}", ">": {"k": 5}}, "k": i}}}
+                    for i in range(500)
+                )
+            )
+            await app.answer("p0")
+        with pytest.raises(Closed):
+            await app.until(lambda m: False)
+        assert app.conn.close_code == 1001
+        acked = {m["@"] for m in app.heard if m.get("ok")}
+    async with Relay(settings(tmp_path)) as relay:
+        kept = [i for i in range(500) if await relay.hub.get(f"s{i}")]
+    assert acked == {f"p{i}" for i in kept}
+    assert acked
 
 
 async def test_the_memory_engine_forgets_and_serves_alike(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -77,13 +78,28 @@ def _loads(data: bytes) -> Any:
         if b"\\ud" not in data and b"\\uD" not in data:
             raise Violation(f"not JSON: {error.msg}", code="gun.bad-json") from None
     try:
-        return json.loads(data.decode(), parse_constant=_refuse_constant)
+        return json.loads(
+            data.decode(), parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole
+        )
     except (ValueError, RecursionError):
         raise Violation("not JSON", code="gun.bad-json") from None
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _whole(text: str) -> int | float:
+    # As the fast reader has it. Python's longer integers can be chosen to have one hash, and a peer that sends
+    # 20,000 such ids would keep a dictionary busy for seconds.
+    return int(text) if len(text) < 20 else _finite(text)
 
 
 def read_message(raw: dict[str, Any], limits: GunLimits, invent: str = "") -> Incoming | None:
@@ -114,7 +130,7 @@ def read_message(raw: dict[str, Any], limits: GunLimits, invent: str = "") -> In
         return _read_ephemeral(raw, id, limits)
     error = raw.get("err")
     if error is not None or "ok" in raw:
-        return Ack(id, _read_id(re, limits), None if error is None else str(error)[:500])
+        return Ack(id, _read_id(re, limits), None if error is None else _error_text(error))
     return Answer(id, _read_id(re, limits))
 
 
@@ -133,8 +149,13 @@ def _read_control(raw: dict[str, Any], id: Id) -> Control:
         id=id,
         re=re if type(re) in (str, int, float) else None,
         peer=peer[:64] if type(peer) is str else "",
-        error=str(error)[:500] if error is not None else "",
+        error=_error_text(error) if error is not None else "",
     )
+
+
+def _error_text(raw: object) -> str:
+    # Never the text of a list or an object: lists may be nested more deeply than Python can print.
+    return str(raw)[:500] if type(raw) in (str, int, float, bool) else "an error that is no text"
 
 
 def _read_route(raw: dict[str, Any]) -> tuple[str, ...]:
@@ -159,7 +180,11 @@ def _read_extra(raw: dict[str, Any], limits: GunLimits) -> dict[str, object] | N
     for name in raw:
         if name not in _KNOWN_FIELDS:
             extra = {name: raw[name] for name in raw if name not in _KNOWN_FIELDS}
-            return extra if len(json.dumps(extra)) <= limits.extra_bytes_max else None
+            try:
+                return extra if len(orjson.dumps(extra)) <= limits.extra_bytes_max else None
+            except (orjson.JSONEncodeError, UnicodeEncodeError):
+                # Nested too deeply to be written again, or half a surrogate pair.
+                return None
     return None
 
 

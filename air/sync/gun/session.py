@@ -142,7 +142,11 @@ class GunWire:
                 reason = port.cut_by.code
                 hub.counters.add("air_cut_total", 1, reason)
             log.info("link closed", extra={"link": id, "code": reason, "peer": port.peer})
-            await conn.aclose(1000 if port.cut_by is None else _POLICY, "" if port.cut_by is None else reason)
+            if port.cut_by is not None:
+                await conn.aclose(_POLICY, reason)
+            elif dialer:
+                # An accepted connection is closed by its listener, which knows why.
+                await conn.aclose()
 
     async def _read(self, conn: WebSocketConn, link: GunLink, port: _GunPort, id: int) -> None:
         hub = self._hub

@@ -79,7 +79,7 @@ def encode_get(get: Get) -> bytes:
 
 def encode_ack(ack: Ack) -> bytes:
     if ack.error is None:
-        return _dumps({"#": ack.id, "@": ack.re, "ok": True})
+        return b'{"#":%b,"@":%b,"ok":true}' % (_dumps(ack.id), _dumps(ack.re))
     return _dumps({"#": ack.id, "@": ack.re, "err": ack.error})
 
 
@@ -120,8 +120,8 @@ def encode_answer(
         memo = _encode_body(parts[0])
     if answer.known is not None and memo.hash and answer.known in (memo.hash, _native_hash(answer)):
         return [], memo
-    head = _dumps(_head(answer, answer.id, 1 if answer.more else None))
-    return [head[:-1] + b"," + memo.body + b"}"], memo
+    more = b'"%":1,' if answer.more else b""
+    return [b'{"#":%b,"@":%b,%b%b}' % (_dumps(answer.id), _dumps(answer.re), more, memo.body)], memo
 
 
 def _head(answer: Answer, id: Id, follows: Id | None) -> dict[str, Any]:
