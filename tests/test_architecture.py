@@ -31,7 +31,7 @@ FLOORS: dict[str, str] = {
 }
 
 DOORS: dict[str, str] = {
-    "anyio": "transport store/worker sync/hub sync/local sync/gun/session node daemon",
+    "anyio": "transport store/worker sync/exchange sync/hub sync/local sync/gun/session node daemon",
     "apsw": "store/sqlite",
     "cryptography": "base/keys",
     "hypercorn": "daemon/serve",

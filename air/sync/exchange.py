@@ -1,0 +1,304 @@
+"""The exchange: one engine, its store and its links; the engine's effects are carried out here. (shell)
+
+It decides nothing. Messages go into the engine, and the effects that come out are carried out: bytes to
+ports, batches and reads to the store's worker in their order, changes to watchers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Self, cast
+
+import anyio
+from anyio.abc import TaskStatus
+
+from air.base.entropy import IdSource
+from air.base.env import Env
+from air.base.errors import LimitReached, Violation
+from air.base.metrics import Counters
+from air.graph.effects import Effect, Fetch, FetchSouls, Notify, Persist, Send
+from air.graph.engine import Engine, EngineConfig
+from air.graph.mesh import LinkId, Role
+from air.model.message import Message
+from air.store.batch import Failed, ReadDone, Result, ScanDone, Written
+from air.store.memory import Memory
+from air.store.worker import StoreWorker
+from air.sync.api import Port
+from air.sync.status import LinkInfo, describe
+
+__all__ = ["Exchange", "ExchangeConfig"]
+
+log = logging.getLogger("air.hub")
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeConfig:
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    high_bytes: int = 1024 * 1024
+    """A link with more than this waiting gets no further pages, and is not read from."""
+    queued_bytes_max: int = 64 * 1024 * 1024
+    """A link that lets more than this pile up is cut: ``limit.outbox``."""
+
+
+@dataclass(slots=True)
+class _Link:
+    role: Role
+    port: Port
+    address: str
+    opened: float
+    messages_in: int = 0
+    messages_out: int = 0
+    parked: list[Fetch] = field(default_factory=list)
+    """Pages that are read once the port has drained."""
+
+
+class Exchange:
+    """An engine at work. ``worker`` None: ``memory`` is all there is, and nothing outlives the process."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        worker: StoreWorker | None,
+        env: Env,
+        config: ExchangeConfig,
+        counters: Counters,
+    ) -> None:
+        self.config = config
+        self.env = env
+        self.counters = counters
+        self.ids = IdSource(env.entropy)
+        self.memory = memory
+        self.engine = Engine(memory, self.ids, config.engine, counters)
+        self.messages = 0
+        """Messages taken from links so far."""
+        self.broken: str | None = None
+        """Why writes are refused at the moment, or None."""
+        self.meta: dict[str, bytes] | None = None
+        """What goes into the store with the batches that are written now."""
+        self._worker = worker
+        self._links: dict[LinkId, _Link] = {}
+        self._next_link = 0
+        self._alarm = anyio.Event()
+        self._stopping: anyio.Event | None = None
+        describe(counters, self.engine, lambda: len(self.links()))
+
+    # -- running ---------------------------------------------------------------
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Run the store's worker and the clock while the block is open; drain the store at the end."""
+        async with anyio.create_task_group() as tasks:
+            if self._worker is not None:
+                await tasks.start(self._worker.run, self._results)
+            await tasks.start(self._clock)
+            try:
+                yield self
+            finally:
+                if self._worker is not None:
+                    with anyio.CancelScope(shield=True):
+                        await self._worker.aclose()
+                tasks.cancel_scope.cancel()
+
+    async def _clock(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Wake the engine when something is due."""
+        task_status.started()
+        while True:
+            now = self.env.clock.now()
+            deadline = self.engine.deadline(now)
+            self._alarm = anyio.Event()
+            with anyio.move_on_after(None if deadline is None else max(deadline - now.monotonic, 0)):
+                await self._alarm.wait()
+            now = self.env.clock.now()
+            self.carry_out(self.engine.tick(now))
+
+    # -- links -----------------------------------------------------------------
+
+    def open_link(self, role: Role, port: Port, address: str, name: str = "") -> LinkId:
+        """Connect a port. Whatever the engine owes this peer is queued at once."""
+        self._next_link += 1
+        link, now = self._next_link, self.env.clock.now()
+        self._links[link] = _Link(role, port, address, now.monotonic)
+        self.carry_out(self.engine.attach(link, role, now, name))
+        if role is Role.OUTBOUND:
+            self._alarm.set()
+        return link
+
+    def close_link(self, link: LinkId) -> None:
+        self.engine.detach(link)
+        self._links.pop(link, None)
+
+    def greeted(self, link: LinkId, peer: str) -> None:
+        """The other end of a link has said something of itself."""
+        self.carry_out(self.engine.greeted(link, peer, self.env.clock.now()))
+
+    def receive(self, link: LinkId, messages: Iterable[Message]) -> None:
+        """Take a batch of messages from a link; what is refused is answered on its port."""
+        entry, engine, now = self._links[link], self.engine, self.env.clock.now()
+        held = len(engine.deferred)
+        for message in messages:
+            entry.messages_in += 1
+            self.messages += 1
+            try:
+                effects = engine.receive(link, message, now)
+            except Violation as error:
+                log.info("refused", extra={"code": error.code, "link": link, "peer": entry.port.peer})
+                entry.port.refuse(message.id, error)
+                entry.port.wake()
+                continue
+            if effects:
+                self.carry_out(effects)
+        if len(engine.deferred) > held:
+            self._alarm.set()
+
+    async def room(self) -> None:
+        """Wait until the store takes more: a reader awaits this between batches. For ever once we stop."""
+        if self._stopping is not None:
+            await anyio.sleep_forever()
+        if self._worker is not None:
+            await self._worker.room()
+
+    async def quiesce(self, seconds: float) -> None:
+        """Take nothing more from links, and let what they wrote be written and acknowledged."""
+        self._stopping = anyio.Event()
+        with anyio.move_on_after(seconds, shield=True):
+            while self.engine.writing or any(entry.port.queued_bytes for entry in self._links.values()):
+                self._stopping = anyio.Event()
+                await self._stopping.wait()
+
+    def drained(self, link: LinkId) -> None:
+        """A port has sent what it had: read the pages that waited for it."""
+        if self._stopping is not None:
+            self._stopping.set()
+        entry = self._links.get(link)
+        if entry is not None and entry.parked:
+            parked, entry.parked = entry.parked, []
+            self.carry_out(parked)
+
+    # -- effects ---------------------------------------------------------------
+
+    def carry_out(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            kind = type(effect)
+            if kind is Send:
+                self._send(effect)  # type: ignore[arg-type]
+            elif kind is Persist:
+                self._persist(effect)  # type: ignore[arg-type]
+            elif kind is Fetch:
+                self._fetch(effect)  # type: ignore[arg-type]
+            elif kind is Notify:
+                for watcher in effect.watchers:  # type: ignore[union-attr]
+                    self._links[watcher].port.changed(effect.cells)  # type: ignore[union-attr]
+            elif kind is FetchSouls:
+                self._fetch_souls(effect)  # type: ignore[arg-type]
+
+    def _send(self, send: Send) -> None:
+        links, message = self._links, send.message
+        if len(send.links) == 1:
+            entry = links.get(send.links[0])
+            if entry is not None:
+                self._queue(entry, entry.port.codec.encode(message, (entry.port.peer,)))
+            return
+        entries = [links[link] for link in send.links if link in links]
+        peers = [entry.port.peer for entry in entries]
+        encoded: dict[int, list[bytes]] = {}
+        for entry in entries:
+            codec = entry.port.codec
+            bytes_ = encoded.get(id(codec))
+            if bytes_ is None:
+                bytes_ = encoded[id(codec)] = codec.encode(message, peers)
+            self._queue(entry, bytes_)
+
+    def _queue(self, entry: _Link, messages: list[bytes]) -> None:
+        port = entry.port
+        port.queue(messages)
+        entry.messages_out += len(messages)
+        port.wake()
+        if port.queued_bytes > self.config.queued_bytes_max:
+            port.cut(
+                LimitReached("this peer does not read what it asked for", code="limit.outbox", fatal=True)
+            )
+
+    def _persist(self, persist: Persist) -> None:
+        if self._worker is None:
+            self.carry_out(self.engine.persisted(persist.ticket, {}, self.env.clock.now()))
+        else:
+            self._worker.write(persist.ticket, persist.cells, meta=self.meta)
+
+    def _fetch(self, fetch: Fetch) -> None:
+        entry = self._links.get(fetch.link)
+        if entry is not None and entry.port.queued_bytes > self.config.high_bytes:
+            entry.parked.append(fetch)
+        elif self._worker is None:
+            page = self.memory.read(fetch.soul, fetch.lex, after=fetch.after)
+            self.carry_out(self.engine.fetched(fetch.ticket, page, self.env.clock.now()))
+        else:
+            self._worker.read(fetch.ticket, fetch.soul, fetch.lex, after=fetch.after)
+
+    def _fetch_souls(self, fetch: FetchSouls) -> None:
+        if self._worker is None:
+            cells = self.memory.scan(fetch.range)
+            self.carry_out(self.engine.fetched_souls(fetch.ticket, cells, self.env.clock.now()))
+        else:
+            self._worker.scan(fetch.ticket, fetch.range)
+
+    def _results(self, results: Sequence[Result]) -> None:
+        """What the store's worker has done, in the order it was asked for."""
+        engine, now = self.engine, self.env.clock.now()
+        for result in results:
+            kind, ticket = type(result), cast(int, result.token)
+            if kind is Written:
+                self.broken = None
+                effects = engine.persisted(ticket, cast(Written, result).kept, now)
+            elif kind is ReadDone:
+                effects = engine.fetched(ticket, cast(ReadDone, result).page, now)
+            elif kind is ScanDone:
+                effects = engine.fetched_souls(ticket, cast(ScanDone, result).page.cells, now)
+            else:
+                error = cast(Failed, result).error
+                self.counters.add("air_store_errors_total", 1, error.code)
+                log.error("the store failed", extra={"code": error.code, "reason": str(error)})
+                if engine.is_writing(ticket):
+                    self.broken = error.code
+                effects = engine.aborted(ticket, f"{error.code}: {error}", now)
+            self.carry_out(effects)
+        if self._stopping is not None:
+            self._stopping.set()
+
+    # -- for operators ----------------------------------------------------------
+
+    def links(self) -> list[LinkInfo]:
+        """Every link to another peer."""
+        now = self.env.clock.now().monotonic
+        return [
+            LinkInfo(
+                id=link,
+                role=entry.role.value,
+                address=entry.address,
+                peer=entry.port.peer,
+                opened_seconds=now - entry.opened,
+                messages_in=entry.messages_in,
+                messages_out=entry.messages_out,
+                subscriptions=self.engine.near.links[link].wants_count,
+                queued_bytes=entry.port.queued_bytes,
+            )
+            for link, entry in self._links.items()
+            if entry.role is not Role.LOCAL
+        ]
+
+    def health(self) -> dict[str, object]:
+        """``status`` is ``ok``, or ``degraded`` while the store refuses writes."""
+        store = self.broken or "ok"
+        links = self.links()
+        return {
+            "status": "ok" if self.broken is None else "degraded",
+            "store": store,
+            "links": {
+                role.value: sum(1 for link in links if link.role == role.value)
+                for role in (Role.INBOUND, Role.OUTBOUND)
+            },
+            "owed": self.engine.near.owed(),
+            "deferred": len(self.engine.deferred),
+        }
