@@ -1,0 +1,1 @@
+"""Assembly: settings, and the relay made of them."""

@@ -1,0 +1,1 @@
+"""The bridge: one engine behind every wire."""

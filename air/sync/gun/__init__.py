@@ -1,0 +1,1 @@
+"""The GUN wire: JSON over WebSocket, as gun.js speaks it."""
