@@ -76,11 +76,12 @@ class Fading(Generic[K, V]):
         return value if value is not None else self._old.get(key)
 
     def set(self, key: K, value: V, monotonic: float) -> None:
-        if monotonic - self._turned >= self._period or len(self._young) >= self._entries_max:
+        periods = (monotonic - self._turned) // self._period
+        if periods >= 1 or len(self._young) >= self._entries_max:
             # Two periods without a word: the young ones are old too.
-            self._old = self._young if monotonic - self._turned < 2 * self._period else {}
+            self._old = self._young if periods < 2 else {}
             self._young = {}
-            self._turned = monotonic
+            self._turned += periods * self._period
         self._young[key] = value
 
     def pop(self, key: K) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from sys import intern
 
 from air.base.errors import Misuse
 from air.model.cell import Cell, Key, Soul, State
@@ -23,6 +24,9 @@ NODE_BYTES = 460
 """What a node without fields takes in CPython 3.11: object, dictionary, place in the LRU order."""
 FIELD_BYTES = 150
 """What a field takes beside the text of key and value: tuple, state, slots of the dictionary."""
+
+ENCODED_BYTES = 33
+"""What a bytes object takes beside its content."""
 
 
 def size_of(value: Value) -> int:
@@ -42,7 +46,7 @@ class Node:
         self.complete = complete
         """True when a key that is not in ``fields`` does not exist."""
         self.bytes = NODE_BYTES + soul_size
-        self.encoded: object = None
+        self.encoded: bytes | None = None
         """What a wire remembers of its last whole answer; gone when a field changes."""
 
 
@@ -86,7 +90,12 @@ class Memory:
         """Put a field in place of whatever was there. The caller has judged it."""
         fields = node.fields
         known = fields.get(key)
-        grown = size_of(value) - size_of(known[0]) if known else FIELD_BYTES + len(key) + size_of(value)
+        if known is None:
+            # Names of fields repeat from node to node; one copy serves all.
+            key = intern(key)
+            grown = FIELD_BYTES + size_of(value)
+        else:
+            grown = size_of(value) - size_of(known[0])
         fields[key] = (value, state)
         self.charge(node, grown)
         if node.encoded is not None:
@@ -97,15 +106,15 @@ class Memory:
         node.bytes += size
         self.bytes += size
 
-    def remember_encoded(self, node: Node, encoded: object, size: int) -> None:
+    def remember_encoded(self, node: Node, encoded: bytes) -> None:
         """Keep a wire's answer with the node until a field changes."""
         self.forget_encoded(node)
-        node.encoded = (encoded, size)
-        self.charge(node, size)
+        node.encoded = encoded
+        self.charge(node, len(encoded) + ENCODED_BYTES)
 
     def forget_encoded(self, node: Node) -> None:
         if node.encoded is not None:
-            self.charge(node, -node.encoded[1])  # type: ignore[index]
+            self.charge(node, -len(node.encoded) - ENCODED_BYTES)
             node.encoded = None
 
     def merge(self, cells: Sequence[Cell]) -> dict[int, Cell]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -19,7 +18,7 @@ from air.sync.gun.limits import RELAY_KILLERS, GunLimits
 from air.sync.gun.reader import Control
 
 __all__ = [
-    "Encoded",
+    "body_hash",
     "encode_ack",
     "encode_answer",
     "encode_control",
@@ -30,15 +29,6 @@ __all__ = [
 
 _HASHED_BYTES_MAX: Final = 64 * 1024
 """A larger answer carries no hash: it would cost more than it can save, and the field is optional."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """The body of a whole node's answer, kept while the node does not change."""
-
-    hash: str
-    body: bytes
-    """``"##":hash,"put":{…}`` without the braces of the message."""
 
 
 def encode_put(put: Put, route: str = "", *, for_relay: bool = False) -> bytes:
@@ -99,16 +89,17 @@ def encode_control(control: Control) -> bytes:
 
 
 def encode_answer(
-    answer: Answer, limits: GunLimits, new_id: Callable[[], Id], memo: Encoded | None = None
-) -> tuple[list[bytes], Encoded | None]:
+    answer: Answer, limits: GunLimits, new_id: Callable[[], Id], body: bytes | None = None
+) -> tuple[list[bytes], bytes | None]:
     """An answer as one or more messages, and what is worth remembering of it.
 
-    No message at all when the asker already has just this (gun-wire 1.8). Later parts get ids from
-    ``new_id``.
+    That is the ``body`` of an answer in one part, ``"##":hash,"put":{…}``, to be handed in again as long as
+    the node does not change. No message at all when the asker already has just this (gun-wire 1.8).
+    Later parts get ids from ``new_id``.
     """
     if not answer.nodes:
         return [_dumps(_head(answer, answer.id, 1 if answer.more else None))], None
-    if memo is None:
+    if body is None:
         parts = list(_parts(answer.nodes, limits))
         if len(parts) > 1:
             ids = [answer.id] + [new_id() for _ in parts[1:]]
@@ -117,11 +108,16 @@ def encode_answer(
                 _dumps(_head(answer, id, next_id) | {"put": graph})
                 for id, next_id, graph in zip(ids, follows, parts, strict=True)
             ], None
-        memo = _encode_body(parts[0])
-    if answer.known is not None and memo.hash and answer.known in (memo.hash, _native_hash(answer)):
-        return [], memo
+        body = _encode_body(parts[0])
+    if answer.known is not None and answer.known in (body_hash(body), _native_hash(answer)):
+        return [], body
     more = b'"%":1,' if answer.more else b""
-    return [b'{"#":%b,"@":%b,%b%b}' % (_dumps(answer.id), _dumps(answer.re), more, memo.body)], memo
+    return [b'{"#":%b,"@":%b,%b%b}' % (_dumps(answer.id), _dumps(answer.re), more, body)], body
+
+
+def body_hash(body: bytes) -> str | None:
+    """The hash that a remembered body begins with; None when it was too large for one."""
+    return body[5 : body.index(b",")].decode() if body.startswith(b'"##":') else None
 
 
 def _head(answer: Answer, id: Id, follows: Id | None) -> dict[str, Any]:
@@ -132,7 +128,7 @@ def _head(answer: Answer, id: Id, follows: Id | None) -> dict[str, Any]:
     return head
 
 
-def _encode_body(graph: Mapping[Soul, Any]) -> Encoded:
+def _encode_body(graph: Mapping[Soul, Any]) -> bytes:
     names = [name for soul, node in graph.items() for name in (soul, *node)]
     body = text = None
     # orjson sorts by code point, GUN by UTF-16 unit. They differ only beyond the surrogates.
@@ -142,9 +138,9 @@ def _encode_body(graph: Mapping[Soul, Any]) -> Encoded:
     if body is None:
         body, text = _dumps(graph), sorted_json(graph)
     if len(body) > _HASHED_BYTES_MAX:
-        return Encoded("", b'"put":' + body)
+        return b'"put":' + body
     hash = text_hash(text or body.decode())
-    return Encoded(str(hash), b'"##":%d,"put":%b' % (hash, body))
+    return b'"##":%d,"put":%b' % (hash, body)
 
 
 def _odd_numbers(graph: Mapping[Soul, Any]) -> bool:
