@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 from anyio.abc import ByteStream as AnyioStream
@@ -270,24 +271,43 @@ def spell_address(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _listen(family: int, address: Any, others: list[socket.socket], backlog: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # Otherwise "::" takes the IPv4 port as well and the second bind fails.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # All addresses of a host share one port, also when the system was free to choose it.
+        port = address[1] or (others[0].getsockname()[1] if others else 0)
+        sock.bind((address[0], port, *address[2:]))
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 async def _bind(host: str, port: int, backlog: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
+    absent: OSError | None = None
     try:
         found = await anyio.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
         )
         for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(sock)
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                # Otherwise "::" takes the IPv4 port as well and the second bind fails.
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # All addresses of a host share one port, also when the system was free to choose it.
-            chosen = sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else port
-            sock.bind((address[0], chosen, *address[2:]))
-            sock.listen(backlog)
+            try:
+                sock = _listen(family, address, sockets, backlog)
+            except OSError as error:
+                # A name may stand for ::1 where IPv6 is switched off; its other addresses serve.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                absent = error
+            else:
+                sockets.append(sock)
+        if not sockets and absent is not None:
+            raise absent
     except (OSError, UnicodeError, OverflowError) as error:
         for sock in sockets:
             sock.close()
