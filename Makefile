@@ -38,7 +38,7 @@ bench: $(VENV)/.ready ## the stock relay and Air, measured in one run (ARGS="--q
 	@$(BIN)/python -m bench.relay $(ARGS)
 
 proto: ## regenerate air/pb from proto/
-	@echo "no schema under proto/ yet: the native wire brings the first"
+	@bash scripts/proto.sh "$(PYTHON)"
 
 clean: ## remove what was made
 	rm -rf $(VENV) node_modules examples/todo/vendor .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,8 +1,4 @@
-"""Secret files, and the Ed25519 identity of a peer. (shell)
-
-``cryptography`` is imported where it is used: the command-line client reads its token through this
-module and must not wait 40 ms for a library it never calls.
-"""
+"""Secret files, and the identity of a peer. (shell)"""
 
 from __future__ import annotations
 
@@ -11,19 +7,17 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from air.base.errors import ConfigError
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from air.base.peer_id import PeerId
+from air.base.private_key import PrivateKey
+from air.base.public_key import KeyType, PublicKey
 
 __all__ = [
     "SECRET_BYTES_MAX",
     "Identity",
-    "base58",
     "create_secret",
-    "peer_id_of",
     "read_secret",
     "replace_secret",
 ]
@@ -31,74 +25,47 @@ __all__ = [
 SECRET_BYTES_MAX: Final = 64 * 1024
 """A secret file longer than this is not a secret file."""
 
-_ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-
-# The libp2p PublicKey message: field 1 = key type 1 (Ed25519), field 2 = 32 bytes. Short keys are not
-# hashed: the multihash is "identity" (0x00) with the 36 bytes of the message themselves.
-_PUBLIC_KEY: Final = bytes.fromhex("08011220")
-_MULTIHASH: Final = bytes.fromhex("0024")
-_PRIVATE_KEY: Final = bytes.fromhex("08011240")
-
-
-def base58(data: bytes) -> str:
-    """``data`` in base58 as Bitcoin writes it (multibase ``base58btc`` without its prefix letter)."""
-    number = int.from_bytes(data, "big")
-    digits = []
-    while number:
-        number, digit = divmod(number, 58)
-        digits.append(_ALPHABET[digit])
-    zeros = len(data) - len(data.lstrip(b"\0"))
-    return "1" * zeros + "".join(reversed(digits))
-
-
-def peer_id_of(public: bytes) -> str:
-    """The peer id ``12D3Koo…`` of a raw 32-byte Ed25519 public key. Source: libp2p peer-ids."""
-    return base58(_MULTIHASH + _PUBLIC_KEY + public)
-
 
 class Identity:
-    """Who a peer is: an Ed25519 key pair. The private half never leaves the object except into its file."""
+    """Who a peer is: a key pair and the name made of it."""
 
-    __slots__ = ("_key", "_seed", "peer_id", "public_bytes")
+    __slots__ = ("_key", "peer_id", "public_key")
 
-    public_bytes: bytes
-    """The raw public key, 32 bytes."""
-    peer_id: str
+    peer_id: PeerId
     """``12D3Koo…``, the name other peers know this one by."""
+    public_key: PublicKey
 
-    def __init__(self, seed: bytes) -> None:
-        """``seed`` is the 32-byte private key of RFC 8032. Raises ConfigError for another length."""
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        if len(seed) != 32:
-            raise ConfigError(f"an Ed25519 seed has 32 bytes, not {len(seed)}", code="identity.bad-key")
-        self._seed = bytes(seed)
-        self._key: Ed25519PrivateKey = Ed25519PrivateKey.from_private_bytes(self._seed)
-        self.public_bytes = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        self.peer_id = peer_id_of(self.public_bytes)
+    def __init__(self, key: bytes | PrivateKey) -> None:
+        """``key``, or the 32-byte seed of an Ed25519 one. Raises ConfigError ``identity.bad-key``."""
+        if not isinstance(key, PrivateKey):
+            if len(key) != 32:
+                raise ConfigError(f"an Ed25519 seed has 32 bytes, not {len(key)}", code="identity.bad-key")
+            key = PrivateKey(KeyType.ED25519, bytes(key))
+        self._key = key
+        self.public_key = key.public
+        self.peer_id = PeerId.of(key.public)
 
     def __repr__(self) -> str:
         return f"Identity({self.peer_id})"
 
+    @property
+    def public_bytes(self) -> bytes:
+        """The raw public key; 32 bytes for Ed25519, see :class:`PublicKey` for the others."""
+        return self.public_key.data
+
     @classmethod
-    def generate(cls) -> Identity:
+    def generate(cls, type: KeyType = KeyType.ED25519) -> Identity:
         """A new identity from the operating system's randomness."""
-        return cls(secrets.token_bytes(32))
+        return cls(PrivateKey.generate(type))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Identity:
         """Read what :meth:`to_bytes` wrote. Raises ConfigError ``identity.bad-key``."""
-        if len(data) != 68 or not data.startswith(_PRIVATE_KEY):
-            raise ConfigError("not a libp2p Ed25519 private key", code="identity.bad-key")
-        identity = cls(data[4:36])
-        if identity.public_bytes != data[36:]:
-            raise ConfigError("the two halves of the key do not belong together", code="identity.bad-key")
-        return identity
+        return cls(PrivateKey.from_bytes(data))
 
     def to_bytes(self) -> bytes:
         """The libp2p PrivateKey message, as go-libp2p and js-libp2p keep it. It is secret."""
-        return _PRIVATE_KEY + self._seed + self.public_bytes
+        return self._key.to_bytes()
 
     @classmethod
     def load_or_create(cls, path: str | os.PathLike[str]) -> Identity:
@@ -120,7 +87,7 @@ class Identity:
             raise ConfigError(f"{path} holds no identity", code="identity.bad-key") from None
 
     def sign(self, message: bytes) -> bytes:
-        """The 64-byte Ed25519 signature of ``message``."""
+        """The signature of ``message``, 64 bytes from an Ed25519 key."""
         return self._key.sign(message)
 
 

@@ -10,29 +10,7 @@ from pathlib import Path
 import pytest
 
 from air.base.errors import ConfigError
-from air.base.keys import Identity, base58, create_secret, peer_id_of, read_secret, replace_secret
-from tests.vector_files import load
-
-
-@pytest.mark.vectors
-def test_peer_ids_and_signatures_of_other_implementations_come_out_alike() -> None:
-    cases = [case for case in load("libp2p/peer_ids.json")["cases"] if case.get("key_type") == "Ed25519"]
-    assert cases
-    for case in cases:
-        if case["kind"] != "key":
-            continue
-        identity = Identity.from_bytes(bytes.fromhex(case["private_key_pb"]))
-        assert identity.public_bytes.hex() == case["public_key_raw"], case["id"]
-        assert identity.peer_id == peer_id_of(identity.public_bytes) == case["peer_id"], case["id"]
-        assert base58(bytes.fromhex(case["multihash"])) == case["peer_id"], case["id"]
-        assert identity.to_bytes().hex() == case["private_key_pb"], case["id"]
-        assert identity.sign(bytes.fromhex(case["message"])).hex() == case["signature"], case["id"]
-
-
-def test_base58_keeps_leading_zeros() -> None:
-    assert base58(b"") == ""
-    assert base58(b"\0\0\x01") == "112"
-    assert base58(b"Hello World!") == "2NEpo7TZRRrLZSi2U"
+from air.base.keys import Identity, create_secret, read_secret, replace_secret
 
 
 def test_an_identity_is_made_once_and_then_found_again(tmp_path: Path) -> None:

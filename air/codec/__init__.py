@@ -1,0 +1,1 @@
+"""Ways to put messages into bytes that more than one protocol uses."""

@@ -1,0 +1,1 @@
+"""Agreeing on a protocol: multistream-select."""

@@ -1,0 +1,1 @@
+"""Who is on the other side, and that nobody else listens: Noise, TLS, private networks."""
