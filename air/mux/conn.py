@@ -1,0 +1,365 @@
+"""A multiplexed connection: a core, a byte stream, and the streams that applications hold. (shell)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from air.base.env import Env
+from air.base.errors import AirError, Closed, Misuse, Reset
+from air.mux.api import Priority, ResetCode
+from air.mux.events import Cut, Data, Event, MuxCore, Opened
+from air.mux.stream import CoreStream
+from air.transport.api import ByteStream
+
+__all__ = ["ConnConfig", "CoreConn"]
+
+_CUT = (AirError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+"""How a byte stream says that it is over: ours by AirError, anyio's own streams in their words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnConfig:
+    """How a connection treats the stream below it."""
+
+    receive_bytes: int = 256 * 1024
+    """What is read at most in one piece."""
+    write_bytes: int = 256 * 1024
+    """What is written in one piece, give or take a frame. Urgent data waits for one such piece."""
+    write_seconds: float = 10.0
+    """How long the peer may take nothing of a piece before it is cut; looked at when a deadline passes."""
+    close_seconds: float = 3.0
+    """How long a goodbye may take: to send what is queued, and again to see the peer's end."""
+
+
+class CoreConn:
+    """What ``Yamux`` and ``Mplex`` make of a byte stream.
+
+    Three tasks live inside ``run``: one reads, one writes, one keeps the deadlines. Applications never touch
+    the byte stream, so a cancelled application cannot leave half of a frame on the wire.
+    """
+
+    __slots__ = (
+        "_alarm",
+        "_arrival",
+        "_change",
+        "_clock",
+        "_closing",
+        "_config",
+        "_core",
+        "_error",
+        "_inbound",
+        "_intake",
+        "_output",
+        "_over",
+        "_place",
+        "_ran",
+        "_read_over",
+        "_scope",
+        "_stream",
+        "_target",
+        "_write_over",
+        "_writing_since",
+        "held",
+        "piece_bytes",
+        "waiting",
+    )
+
+    def __init__(self, stream: ByteStream, core: MuxCore, env: Env, config: ConnConfig, piece: int) -> None:
+        self._stream, self._core, self._clock, self._config = stream, core, env.clock, config
+        self.piece_bytes = piece
+        """Data that a stream hands to the core at once."""
+        self.held: dict[int, CoreStream] = {}
+        """Streams that may still hear something."""
+        self.waiting: set[CoreStream] = set()
+        """Streams that wait for room to send."""
+        self._inbound: list[CoreStream] = []
+        self._error: AirError | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._ran = self._closing = self._read_over = self._write_over = self._over = False
+        self._writing_since: float | None = None
+        self._target = 0.0
+        # Each is made by whoever waits, and set and thrown away by whoever has news.
+        self._output: anyio.Event | None = None
+        self._intake: anyio.Event | None = None
+        self._alarm: anyio.Event | None = None
+        self._arrival: anyio.Event | None = None
+        self._place: anyio.Event | None = None
+        self._change: anyio.Event | None = None
+
+    # For everybody
+
+    @property
+    def error(self) -> AirError | None:
+        return self._error
+
+    @property
+    def rtt_seconds(self) -> float | None:
+        return self._core.rtt_seconds
+
+    @property
+    def streams(self) -> int:
+        return self._core.streams
+
+    async def open(self, priority: Priority = Priority.INTERACTIVE) -> CoreStream:
+        core = self._core
+        while not core.may_open():
+            if self._place is None:
+                self._place = anyio.Event()
+            await self._place.wait()
+        key = core.open(priority, self._clock.now())
+        stream = self.held[key] = CoreStream(self, key, priority, outbound=True)
+        self.stir()
+        return stream
+
+    async def accept(self) -> CoreStream:
+        while True:
+            if self._inbound:
+                stream = self._inbound.pop(0)
+                self._core.accept(stream.id)
+                self.stir()
+                return stream
+            if self._error is not None:
+                raise type(self._error)(str(self._error), code=self._error.code)
+            if self._arrival is None:
+                self._arrival = anyio.Event()
+            await self._arrival.wait()
+
+    async def aclose(self, code: int = 0) -> None:
+        if not self._closing:
+            self._closing = True
+            self._core.leave()
+            with anyio.move_on_after(self._config.close_seconds, shield=True):
+                # Many peers drop everything at a goodbye, so the data goes first.
+                while self._scope is not None and self._error is None and not self._core.drained:
+                    await self._changed()
+            self._core.go_away(code)
+            self.stir()
+        if self._scope is None:
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+            return
+        with anyio.move_on_after(self._config.close_seconds, shield=True):
+            while not self._over:
+                await self._changed()
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        if self._ran:
+            raise Misuse("a connection runs once")
+        self._ran = True
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._scope = tasks.cancel_scope
+                tasks.start_soon(self._read)
+                tasks.start_soon(self._write)
+                await self._watch()
+                # A close with unread bytes in a socket is a reset, which can overtake what was just written.
+                # So the peer is told the end and read out, and only then the stream is closed.
+                with anyio.move_on_after(self._config.close_seconds):
+                    while not (self._read_over and self._write_over):
+                        await self._changed()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._lose(Reset("the connection was cut on this side"))
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+            self._over = True
+            self._note()
+
+    # For our streams
+
+    def stir(self) -> None:
+        """Look at what a call has changed: output for the writer, perhaps the end."""
+        core = self._core
+        if self._output is not None and core.has_output:
+            self._output.set()
+            self._output = None
+        if core.ended is not None and self._error is None:
+            self._end(core.ended)
+        if self._place is not None:
+            self._wake_openers()
+
+    def consumed(self, key: int, count: int) -> None:
+        self._core.consume(key, count, self._clock.now())
+        if self._intake is not None and not self._core.stalled:
+            self._intake.set()
+            self._intake = None
+        self.stir()
+
+    @property
+    def core(self) -> MuxCore:
+        return self._core
+
+    def close_stream(self, key: int) -> None:
+        self._core.close(key, self._clock.now())
+        self.forget_stream(key)
+
+    def reset_stream(self, key: int, code: ResetCode) -> None:
+        self._core.reset(key, code)
+        self.forget_stream(key)
+
+    def forget_stream(self, key: int) -> None:
+        """Nobody is interested in the stream any more."""
+        stream = self.held.pop(key, None)
+        if stream is not None:
+            self.waiting.discard(stream)
+        if self._intake is not None and not self._core.stalled:
+            self._intake.set()
+            self._intake = None
+        self.stir()
+
+    # The three tasks
+
+    async def _read(self) -> None:
+        core, most = self._core, self._config.receive_bytes
+        try:
+            while True:
+                while core.stalled and core.ended is None:
+                    if self._intake is None:
+                        self._intake = anyio.Event()
+                    await self._intake.wait()
+                data = await self._stream.receive(most)
+                # After the end it is only read so that the close is no reset.
+                if core.ended is None:
+                    self._apply(core.receive(data, self._clock.now()))
+        except _CUT as error:
+            self._lose(error if isinstance(error, AirError) else None)
+        self._read_over = True
+        self._note()
+
+    async def _write(self) -> None:
+        core, clock, most = self._core, self._clock, self._config.write_bytes
+        try:
+            while True:
+                pieces = core.take_output(most)
+                if self.waiting:
+                    self._wake_senders()
+                if pieces:
+                    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    self._writing_since = clock.now().monotonic
+                    await self._stream.send(data)  # type: ignore[arg-type]  # a single piece is a header
+                    self._writing_since = None
+                    continue
+                if self._intake is not None and not core.stalled:
+                    self._intake.set()
+                    self._intake = None
+                self._note()
+                if core.ended is not None:
+                    self._end(core.ended)
+                    break
+                if self._output is None:
+                    self._output = anyio.Event()
+                await self._output.wait()
+            await self._stream.send_eof()
+        except _CUT as error:
+            self._writing_since = None
+            # What the peer said last tells more than that it takes nothing: let it be read.
+            with anyio.move_on_after(self._config.close_seconds):
+                while not self._read_over:
+                    await self._changed()
+            self._lose(error if isinstance(error, AirError) else None)
+        self._write_over = True
+        self._note()
+
+    async def _watch(self) -> None:
+        core, clock, most = self._core, self._clock, self._config.write_seconds
+        while self._error is None:
+            now = clock.now()
+            deadline = core.deadline
+            self._target = now.monotonic + most if deadline is None else deadline
+            if self._writing_since is not None:
+                self._target = min(self._target, self._writing_since + most)
+            self._alarm = anyio.Event()
+            with anyio.move_on_after(max(0.0, self._target - now.monotonic)):
+                await self._alarm.wait()
+            now = clock.now()
+            since = self._writing_since
+            if since is not None and now.monotonic - since >= most:
+                self._lose(Reset("the peer takes nothing of what is written", code="mux.slow-peer"))
+                return
+            self._apply(core.tick(now))
+
+    # What has happened
+
+    def _apply(self, events: Sequence[Event]) -> None:
+        held = self.held
+        for event in events:
+            if type(event) is Data:
+                stream = held.get(event.key)
+                if stream is not None:
+                    stream.arrived(event.data)
+            elif type(event) is Opened:
+                stream = held[event.key] = CoreStream(self, event.key, Priority.INTERACTIVE, outbound=False)
+                self._inbound.append(stream)
+                if self._arrival is not None:
+                    self._arrival.set()
+                    self._arrival = None
+            elif type(event) is Cut:
+                stream = held.pop(event.key, None)
+                if stream is not None:
+                    self.waiting.discard(stream)
+                    stream.cut(event.error)
+                    if not stream.outbound and stream in self._inbound:
+                        self._inbound.remove(stream)
+            else:
+                stream = held.get(event.key)
+                if stream is not None:
+                    stream.finished()
+        self.stir()
+        if self._alarm is not None:
+            deadline = self._core.deadline
+            if deadline is not None and deadline < self._target:
+                self._alarm.set()
+                self._alarm = None
+
+    def _lose(self, error: AirError | None) -> None:
+        """The byte stream is over."""
+        self._core.receive_eof(self._clock.now(), error)
+        if self._core.ended is not None:
+            self._end(self._core.ended)
+
+    def _end(self, error: AirError) -> None:
+        if self._error is not None:
+            return
+        self._error = error
+        cut = Reset(f"the connection ended: {error}", code=error.code)
+        for stream in self.held.values():
+            stream.ended(cut)
+        self.held.clear()
+        self.waiting.clear()
+        for event in (self._output, self._intake, self._alarm, self._arrival, self._place):
+            if event is not None:
+                event.set()
+        self._output = self._intake = self._alarm = self._arrival = self._place = None
+        self._note()
+
+    def _wake_senders(self) -> None:
+        for stream in [stream for stream in self.waiting if self._core.room(stream.id)]:
+            self.waiting.discard(stream)
+            stream.has_room()
+
+    def _wake_openers(self) -> None:
+        try:
+            if not self._core.may_open():
+                return
+        except Closed:
+            pass
+        except AirError:
+            # Whoever waits learns it in its own task.
+            pass
+        if self._place is not None:
+            self._place.set()
+            self._place = None
+
+    async def _changed(self) -> None:
+        if self._change is None:
+            self._change = anyio.Event()
+        await self._change.wait()
+
+    def _note(self) -> None:
+        if self._change is not None:
+            self._change.set()
+            self._change = None

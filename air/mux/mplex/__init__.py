@@ -1,0 +1,1 @@
+"""mplex 6.7.0: streams without flow control, for peers that know nothing else."""

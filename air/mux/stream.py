@@ -1,0 +1,171 @@
+"""One stream of a multiplexed connection, as an application holds it. (shell)"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from air.base.errors import AirError, Closed, Misuse, Reset
+from air.mux.api import Priority, ResetCode
+from air.mux.inbox import Inbox
+
+if TYPE_CHECKING:
+    from air.mux.conn import CoreConn
+
+__all__ = ["CoreStream"]
+
+
+class CoreStream:
+    """A MuxedStream. One task may be in ``receive`` and one in ``send``."""
+
+    __slots__ = (
+        "_conn",
+        "_eof",
+        "_eof_sent",
+        "_error",
+        "_inbox",
+        "_news",
+        "_priority",
+        "_room",
+        "id",
+        "outbound",
+    )
+
+    def __init__(self, conn: CoreConn, key: int, priority: Priority, *, outbound: bool) -> None:
+        self._conn, self.id, self._priority, self.outbound = conn, key, priority, outbound
+        self._inbox = Inbox()
+        self._eof = self._eof_sent = False
+        self._error: AirError | None = None
+        self._news: anyio.Event | None = None
+        self._room: anyio.Event | None = None
+
+    @property
+    def priority(self) -> Priority:
+        return self._priority
+
+    @priority.setter
+    def priority(self, priority: Priority) -> None:
+        self._priority = priority
+        self._conn.core.prioritise(self.id, priority)
+
+    async def receive(self, max_bytes: int = 65536, /) -> bytes:
+        if max_bytes < 1:
+            raise Misuse("receive at least one byte")
+        while not self._inbox.size:
+            if self._eof:
+                raise Closed("the peer ended the stream")
+            if self._error is not None:
+                raise self._again()
+            if self._news is None:
+                self._news = anyio.Event()
+            await self._news.wait()
+        data = self._inbox.take(max_bytes)
+        self._conn.consumed(self.id, len(data))
+        if self._eof and self._eof_sent and not self._inbox.size:
+            self._conn.forget_stream(self.id)
+        return data
+
+    async def send(self, data: bytes, /) -> None:
+        conn = self._conn
+        piece = conn.piece_bytes
+        if len(data) <= piece:
+            await self._wait_room()
+            # A copy of what the caller could still change.
+            conn.core.send(self.id, data if type(data) is bytes else bytes(data))
+            conn.stir()
+            return
+        view = memoryview(data if type(data) is bytes else bytes(data))
+        start = 0
+        try:
+            while start < len(view):
+                await self._wait_room()
+                conn.core.send(self.id, view[start : start + piece])
+                conn.stir()
+                start += piece
+        finally:
+            if 0 < start < len(view) and self._error is None:
+                # Cancelled with a part under way: what followed it would pass for the rest.
+                self._end(ResetCode.NONE)
+
+    async def send_eof(self) -> None:
+        if self._eof_sent or self._error is not None:
+            return
+        self._eof_sent = True
+        self._conn.core.send_eof(self.id)
+        if self._eof and not self._inbox.size:
+            self._conn.forget_stream(self.id)
+        else:
+            self._conn.stir()
+
+    async def reset(self, code: ResetCode = ResetCode.NONE, /) -> None:
+        self._end(code)
+
+    async def aclose(self) -> None:
+        if self._error is None:
+            self._conn.close_stream(self.id)
+        self.cut(Reset("the stream was closed on this side"))
+
+    # For the connection
+
+    def arrived(self, data: bytes) -> None:
+        self._inbox.put(data)
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    def finished(self) -> None:
+        """The peer sends nothing more."""
+        self._eof = True
+        self._wake()
+        if self._eof_sent and not self._inbox.size:
+            self._conn.forget_stream(self.id)
+
+    def cut(self, error: AirError) -> None:
+        """The stream is gone, and with it what was not read."""
+        if self._error is None:
+            self._error = error
+        self._inbox.clear()
+        self._eof = False
+        self._wake()
+
+    def ended(self, error: AirError) -> None:
+        """The connection is gone; what has arrived can still be read."""
+        if self._error is None:
+            self._error = error
+        self._wake()
+
+    def has_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    def _end(self, code: ResetCode) -> None:
+        if self._error is None:
+            self._conn.reset_stream(self.id, code)
+        self.cut(Reset("the stream was reset on this side", code=code.error_code))
+
+    def _wake(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+        self.has_room()
+
+    async def _wait_room(self) -> None:
+        conn = self._conn
+        while True:
+            if self._error is not None:
+                raise self._again()
+            if self._eof_sent:
+                raise Misuse("sending after the end was sent")
+            if conn.core.room(self.id):
+                return
+            if self._room is None:
+                self._room = anyio.Event()
+            conn.waiting.add(self)
+            await self._room.wait()
+
+    def _again(self) -> AirError:
+        """A fresh copy: a raised exception keeps the frames it went through alive."""
+        assert self._error is not None
+        return type(self._error)(str(self._error), code=self._error.code)

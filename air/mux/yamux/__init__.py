@@ -1,0 +1,1 @@
+"""yamux 1.0.0: streams with flow control."""

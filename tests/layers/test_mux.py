@@ -1,0 +1,272 @@
+"""Both multiplexers pass the public suite, over memory and over TCP, on both event loops."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import SocketAttribute
+
+from air.base.env import Env
+from air.base.errors import Closed, Misuse, Reset, Violation
+from air.mux.api import MuxedStream, Muxer, Priority, ResetCode
+from air.mux.conn import ConnConfig, CoreConn
+from air.mux.mplex.config import MplexConfig
+from air.mux.mplex.conn import Mplex
+from air.mux.yamux.config import YamuxConfig
+from air.mux.yamux.conn import Yamux
+from air.mux.yamux.frame import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, encode_header
+from air.testing.check_muxer import CHECKS, check_muxer
+from air.transport.api import ByteStream
+from air.transport.memory import MemoryStream, memory_pair
+from air.transport.tcp import TcpStream
+
+pytestmark = pytest.mark.anyio
+
+MUXERS: dict[str, Muxer] = {
+    "yamux": Yamux(),
+    "yamux-narrow": Yamux(
+        YamuxConfig(frame_bytes=1000, send_buffer_bytes=2000), ConnConfig(receive_bytes=777, write_bytes=1500)
+    ),
+    "yamux-wide": Yamux(YamuxConfig(window_bytes=1024 * 1024)),
+    "mplex": Mplex(MplexConfig(stall_seconds=0.2)),
+}
+
+
+async def memory() -> tuple[ByteStream, ByteStream]:
+    return memory_pair()
+
+
+async def narrow_memory() -> tuple[ByteStream, ByteStream]:
+    return memory_pair(100)
+
+
+async def tcp() -> tuple[ByteStream, ByteStream]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = await anyio.connect_tcp(*server.getsockname())
+        accepted, _ = server.accept()
+    far = await anyio.abc.SocketStream.from_socket(accepted)
+    near.extra(SocketAttribute.raw_socket).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return TcpStream(near, "near"), TcpStream(far, "far")
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("muxer", MUXERS)
+async def test_over_memory(muxer: str, check: str) -> None:
+    await check_muxer(MUXERS[muxer], memory, only=check, seconds=20)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("muxer", ["yamux", "mplex"])
+async def test_over_tcp(muxer: str, check: str) -> None:
+    await check_muxer(MUXERS[muxer], tcp, only=check, seconds=20)
+
+
+# What the suite cannot see from outside
+
+OPEN = encode_header(0, WINDOW_UPDATE, SYN, 1, 0)
+
+
+@asynccontextmanager
+async def beside_raw_bytes(
+    muxer: Yamux | Mplex, limit_bytes: int = 1024 * 1024
+) -> AsyncIterator[tuple[CoreConn, MemoryStream]]:
+    """A connection whose other end is written by hand."""
+    near, far = memory_pair(limit_bytes)
+    conn = muxer.wrap(near, dialer=False, env=Env())
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conn.run)
+            yield conn, far
+            tasks.cancel_scope.cancel()
+
+
+async def read_to_the_end(stream: ByteStream) -> bytes:
+    parts = []
+    with suppress(Closed):
+        while True:
+            parts.append(await stream.receive())
+    return b"".join(parts)
+
+
+async def test_a_violation_is_answered_before_the_connection_closes() -> None:
+    async with beside_raw_bytes(Yamux()) as (conn, peer):
+        await peer.send(OPEN + encode_header(0, DATA, 0, 1, 5) + b"hello")
+        stream = await conn.accept()
+        await peer.send(encode_header(0, 9, 0, 0, 0))
+        heard = await read_to_the_end(peer)
+        assert heard.endswith(encode_header(0, GO_AWAY, 0, 0, 1))
+        await peer.aclose()
+        with pytest.raises(Violation) as caught:
+            await conn.accept()
+        assert caught.value.code == "yamux.bad-type"
+        assert await stream.receive() == b"hello", "what came before can still be read"
+        with pytest.raises(Reset) as cut:
+            await stream.receive()
+        assert cut.value.code == "yamux.bad-type"
+
+
+async def test_a_peer_that_answers_no_ping_is_lost() -> None:
+    async with beside_raw_bytes(Yamux(YamuxConfig(answer_seconds=0.1))) as (conn, _peer):
+        with pytest.raises(Reset) as caught:
+            await conn.accept()
+        assert caught.value.code == "yamux.keepalive"
+
+
+async def test_a_peer_that_takes_nothing_is_cut() -> None:
+    muxer = Yamux(YamuxConfig(ping_seconds=0.1), ConnConfig(write_seconds=0.2))
+    async with beside_raw_bytes(muxer, 1000) as (conn, peer):
+        assert await peer.receive() == encode_header(0, PING, SYN, 0, 1)
+        await peer.send(OPEN + encode_header(0, PING, ACK, 0, 1))
+        stream = await conn.accept()
+        with pytest.raises(Reset) as caught:
+            while True:
+                await stream.send(bytes(10_000))
+        assert caught.value.code == "mux.slow-peer"
+
+
+@pytest.mark.parametrize("flood", ["opens", "pings"])
+async def test_a_flood_from_a_peer_that_reads_nothing_stops_being_read(flood: str) -> None:
+    muxer = Yamux(YamuxConfig(inbound_max=1, streams_max=1, answer_seconds=60))
+    async with beside_raw_bytes(muxer, 4096) as (conn, peer):
+        sent = 0
+        with anyio.move_on_after(0.5):
+            for index in range(10**9):
+                if flood == "pings":
+                    await peer.send(encode_header(0, PING, SYN, 0, index) * 300)
+                else:
+                    opens = [
+                        encode_header(0, WINDOW_UPDATE, SYN, 3 + 600 * index + 2 * n, 0) for n in range(300)
+                    ]
+                    await peer.send(b"".join(opens))
+                sent += 3600
+                await anyio.lowlevel.checkpoint()
+        if flood == "opens":
+            assert sent < 2 * 1024 * 1024, "answers piled up"
+        assert len(conn.core._control) * 12 < 2 * 64 * 1024  # type: ignore[attr-defined]
+
+
+async def test_open_waits_for_the_peer_to_accept() -> None:
+    async with beside_raw_bytes(Yamux(YamuxConfig(backlog_max=1))) as (conn, peer):
+        await conn.open()
+        opened: list[MuxedStream] = []
+
+        async def second() -> None:
+            opened.append(await conn.open())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(second)
+            await anyio.wait_all_tasks_blocked()
+            assert not opened
+            await peer.send(encode_header(0, WINDOW_UPDATE, ACK, 2, 0))
+        assert opened
+
+
+async def test_a_stream_refused_by_the_peer_says_why() -> None:
+    async with beside_raw_bytes(Yamux()) as (conn, peer):
+        stream = await conn.open()
+        await peer.send(encode_header(0, WINDOW_UPDATE, RST, 2, ResetCode.RESOURCE_LIMIT))
+        with pytest.raises(Reset) as caught:
+            await stream.receive()
+        assert caught.value.code == "stream.resource-limit"
+
+
+async def test_a_stream_reset_before_it_was_accepted_is_not_handed_out() -> None:
+    async with beside_raw_bytes(Yamux()) as (conn, peer):
+        await peer.send(
+            OPEN + encode_header(0, WINDOW_UPDATE, RST, 1, 0) + encode_header(0, WINDOW_UPDATE, SYN, 3, 0)
+        )
+        assert (await conn.accept()).id == 3
+
+
+async def test_a_last_message_before_the_goodbye_is_handed_out() -> None:
+    async with beside_raw_bytes(Yamux()) as (conn, peer):
+        await peer.send(encode_header(0, DATA, SYN | FIN, 1, 3) + b"bye" + encode_header(0, GO_AWAY, 0, 0, 0))
+        await peer.aclose()
+        await anyio.wait_all_tasks_blocked()
+        stream = await conn.accept()
+        assert await read_to_the_end(stream) == b"bye"
+        with pytest.raises(Closed):
+            await conn.accept()
+
+
+async def test_a_large_send_that_is_cancelled_half_way_resets_the_stream() -> None:
+    async with beside_raw_bytes(Yamux(conn_config=ConnConfig(close_seconds=0.2))) as (conn, peer):
+        await peer.send(OPEN)
+        stream = await conn.accept()
+        with anyio.move_on_after(0.05):
+            await stream.send(bytes(10 * 1024 * 1024))
+        with pytest.raises(Reset):
+            await stream.send(b"x")
+        await anyio.wait_all_tasks_blocked()
+        await conn.aclose()
+        assert encode_header(0, WINDOW_UPDATE, RST, 1, 0) in await read_to_the_end(peer)
+
+
+async def test_a_closed_connection_that_never_ran_closes_its_stream() -> None:
+    near, far = memory_pair()
+    conn = Yamux().wrap(near, dialer=True, env=Env())
+    await conn.aclose()
+    with pytest.raises(Closed):
+        await far.receive()
+    with pytest.raises(Closed):
+        await conn.open()
+    with pytest.raises(Misuse):
+        await conn.run()
+        await conn.run()
+
+
+async def test_a_fault_of_the_layer_below_is_how_the_connection_ends() -> None:
+    class Forged(MemoryStream):
+        async def receive(self, max_bytes: int = 65536, /) -> bytes:
+            await super().receive(max_bytes)
+            raise Violation("a forged frame", code="noise.decrypt", fatal=True)
+
+    near, far = memory_pair()
+    conn = Yamux().wrap(Forged(near._in, near._out), dialer=True, env=Env())
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conn.run)
+            await far.send(b"x")
+            with pytest.raises(Violation):
+                await conn.accept()
+            await far.aclose()
+    assert conn.error is not None
+    assert conn.error.code == "noise.decrypt"
+
+
+async def test_urgent_streams_overtake_a_bulk_transfer() -> None:
+    near, far = memory_pair(64 * 1024)
+    a, b = Yamux().wrap(near, dialer=True, env=Env()), Yamux().wrap(far, dialer=False, env=Env())
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(a.run)
+            tasks.start_soon(b.run)
+            bulk, talk = await a.open(Priority.BULK), await a.open()
+            talk.priority = Priority.CONTROL
+            bulk_far, talk_far = await b.accept(), await b.accept()
+            read = 0
+
+            async def drain() -> None:
+                nonlocal read
+                while True:
+                    read += len(await bulk_far.receive(1024 * 1024))
+
+            async def fill() -> None:
+                while True:
+                    await bulk.send(bytes(65_536))
+
+            tasks.start_soon(drain)
+            tasks.start_soon(fill)
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+                before = read
+                await talk.send(b"?")
+                assert await talk_far.receive() == b"?"
+                assert read - before < 1536 * 1024, "it waited behind the bulk"
+            tasks.cancel_scope.cancel()
