@@ -15,6 +15,7 @@ Three rules carry the guarantees:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import maxsize
@@ -97,6 +98,7 @@ class Engine:
         self._seen: Fading[Id | tuple[Id, int], int] = Fading(self.config.seen_seconds, self.config.seen_max)
         self._writes: dict[int, _Write] = {}
         self._reads: dict[int, _Read] = {}
+        self._reading: Counter[LinkId] = Counter()
         self._ticket = 0
         self.accepted = self.ignored = self.duplicates = self.hits = self.misses = 0
 
@@ -171,13 +173,13 @@ class Engine:
             if duplicate:
                 return
             size = sum(len(c.soul) + len(c.key) + size_of(c.value) for some in later.values() for c in some)
-            self.deferred.check(max(later), size, wall)
+            self.deferred.check(max(later), size, wall, link)
             cells = [cell for cell in cells if cell.state <= wall]
         self._seen.set(put.id, content, now.monotonic)
         promise = _Promise(link, put, len(later), ack)
         for state, some in later.items():
             size = sum(len(c.soul) + len(c.key) + size_of(c.value) for c in some)
-            self.deferred.push(state, (promise, some), size)
+            self.deferred.push(state, (promise, some), size, link)
         if cells or not later:
             promise.parts += 1
             self._merge(promise, cells, now, out)
@@ -244,6 +246,27 @@ class Engine:
         """Batches on their way to disk."""
         return len(self._writes)
 
+    def reading(self, link: LinkId) -> int:
+        """Reads of one link that wait for the disk, or for room to be sent in."""
+        return self._reading[link]
+
+    def give_up(self, ticket: int) -> None:
+        """A read will not be done, because whoever asked has gone."""
+        self._take_read(ticket)
+
+    def _add_read(self, read: _Read) -> None:
+        self._reads[self._ticket] = read
+        self._reading[read.link] += 1
+
+    def _take_read(self, ticket: int) -> _Read:
+        read = self._reads.pop(ticket)
+        left = self._reading[read.link] - 1
+        if left:
+            self._reading[read.link] = left
+        else:
+            del self._reading[read.link]
+        return read
+
     def is_writing(self, ticket: int) -> bool:
         """True when ``ticket`` belongs to a batch on its way to disk, and not to a read."""
         return ticket in self._writes
@@ -253,7 +276,7 @@ class Engine:
         out: list[Effect] = []
         write = self._writes.pop(ticket, None)
         if write is None:
-            read = self._reads.pop(ticket)
+            read = self._take_read(ticket)
             if read.link in self.near:
                 out.append(Send((read.link,), Ack(self._ids(), read.get.id, error)))
             return out
@@ -282,7 +305,7 @@ class Engine:
         if isinstance(soul, SoulRange):
             self._seen.set(get.id, content, now.monotonic)
             self._ticket += 1
-            self._reads[self._ticket] = _Read(link, get)
+            self._add_read(_Read(link, get))
             out.append(FetchSouls(self._ticket, link, soul))
             return
         # A LEX over keys subscribes to the whole node, as gun's relays do it.
@@ -307,7 +330,7 @@ class Engine:
         if found is None:
             self.misses += 1
             self._ticket += 1
-            self._reads[self._ticket] = _Read(link, get, first)
+            self._add_read(_Read(link, get, first))
             out.append(Fetch(self._ticket, link, soul, lex))
         else:
             self.hits += 1
@@ -324,7 +347,7 @@ class Engine:
     def fetched(self, ticket: int, page: Page, now: Now) -> list[Effect]:
         """A page has come from disk: answer with it, and ask for the next one."""
         out: list[Effect] = []
-        read = self._reads.pop(ticket)
+        read = self._take_read(ticket)
         get, link = read.get, read.link
         soul = get.soul
         assert not isinstance(soul, SoulRange)
@@ -337,7 +360,7 @@ class Engine:
         out.append(Send((link,), Answer(self._ids(), get.id, nodes, more, known)))
         if more:
             self._ticket += 1
-            self._reads[self._ticket] = _Read(link, get, read.first, page.next)
+            self._add_read(_Read(link, get, read.first, page.next))
             out.append(Fetch(self._ticket, link, soul, get.lex, page.next))
         elif not fields and read.first and read.after is None:
             self.near.ask_others(link, get, soul, now, out)
@@ -371,7 +394,7 @@ class Engine:
 
     def fetched_souls(self, ticket: int, cells: Sequence[Cell], now: Now) -> list[Effect]:
         """Whole nodes have come from disk for a question about souls."""
-        read = self._reads.pop(ticket)
+        read = self._take_read(ticket)
         if read.link not in self.near:
             return []
         nodes: dict[Soul, dict[Key, tuple[object, float]]] = {}

@@ -62,7 +62,7 @@ def canonical_number(number: int | float) -> int | float | None:
         if -SAFE_INTEGER <= number <= SAFE_INTEGER:
             return number
         try:
-            return float(number)
+            number = float(number)
         except OverflowError:
             return None
     if number.is_integer() and -SAFE_INTEGER <= number <= SAFE_INTEGER:

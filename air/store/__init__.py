@@ -4,6 +4,7 @@ from air.store.api import PAGE_BYTES, PAGE_FIELDS, Page, Store
 from air.store.batch import Failed, ReadDone, Result, ScanDone, Written
 from air.store.memory import Memory
 from air.store.record import ScanCursor, ScanPage
+from air.store.records import Verification
 from air.store.sqlite import Sqlite, SqliteConfig
 from air.store.window import CommitWindow, WindowConfig
 from air.store.worker import StoreWorker, WorkerConfig
@@ -24,6 +25,7 @@ __all__ = [
     "SqliteConfig",
     "Store",
     "StoreWorker",
+    "Verification",
     "WindowConfig",
     "WorkerConfig",
     "Written",

@@ -39,6 +39,8 @@ Token: TypeAlias = object
 
 _FIELD_BYTES: Final = 100
 """What a field that was read takes beside the text of its value."""
+_READ_BYTES: Final = 512
+"""What a page counts for at least, found or not: writes must not wait for thousands that find nothing."""
 
 
 class DiskStore(Store, Protocol):
@@ -57,6 +59,25 @@ class DiskStore(Store, Protocol):
         fields_max: int = PAGE_FIELDS,
         bytes_max: int = PAGE_BYTES,
     ) -> ScanPage: ...
+
+    @property
+    def refusing(self) -> str | None:
+        """The code of what ended writing until :meth:`recover` succeeds; None when writing is on."""
+        ...
+
+    @property
+    def damaged(self) -> int:
+        """Damaged records met so far."""
+        ...
+
+    @property
+    def lost(self) -> int:
+        """Acknowledged transactions that damage took before the store was opened."""
+        ...
+
+    def recover(self) -> None:
+        """Try to make writing possible again after it was refused. Raises StoreError while it is not."""
+        ...
 
 
 @dataclass(slots=True)
@@ -217,4 +238,5 @@ class _Batch:
 
 def _size(values: Sequence[Any]) -> int:
     """What was read, in bytes, about."""
-    return sum([len(value) for value in values if type(value) is str]) + _FIELD_BYTES * len(values)
+    size = sum([len(value) for value in values if type(value) is str]) + _FIELD_BYTES * len(values)
+    return max(size, _READ_BYTES)

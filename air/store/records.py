@@ -7,10 +7,11 @@ schema and nothing of the library underneath.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from air.base.errors import Corrupt
 from air.model.cell import Cell, Key, Soul, State
 from air.model.lex import Lex, cost
 from air.model.message import SoulRange
@@ -34,8 +35,11 @@ Execute: TypeAlias = Callable[[str, tuple[Any, ...]], Rows]
 # A flipped bit can turn a column's type into text that is no text. The casts keep SQLite from
 # decoding it, so that the checksum gets to judge it.
 _ROW: Final = "CAST(state AS REAL), CAST(value AS BLOB), CAST(crc AS INTEGER)"
-_KEY_ROW: Final = f"CAST(key AS BLOB), {_ROW}"
-_SOUL_ROW: Final = f"CAST(soul AS BLOB), {_KEY_ROW}"
+_SOUL_ROW: Final = f"CAST(soul AS BLOB), CAST(key AS BLOB), {_ROW}"
+_FORWARD: Final = "ORDER BY soul, key"
+_BACKWARD: Final = "ORDER BY soul DESC, key DESC"
+_ASTRAY_MAX: Final = 100_000
+"""Records outside of what was asked for that a read passes over because of a damaged one, at most."""
 _FIELD: Final = f"SELECT {_ROW} FROM cell WHERE soul = ? AND key = ?"
 
 
@@ -49,29 +53,40 @@ class Verification:
     names: list[tuple[Soul, Key]] = field(default_factory=list)
     """(soul, key) of the first damaged records, as far as they can be read."""
     faults: list[str] = field(default_factory=list)
-    """What is wrong with the structure of the file."""
+    """What is wrong with the structure of the file, and what was lost before this check."""
+    notes: list[str] = field(default_factory=list)
+    """What an operator should know and need not mend."""
+
+    @property
+    def sound(self) -> bool:
+        """Nothing is damaged and nothing was lost."""
+        return not self.damaged and not self.faults
 
 
 class Records:
     """The reading half of a store over the table ``cell(soul, key, state, value, crc)``."""
 
-    __slots__ = ("_execute", "_names_max", "damaged", "names")
+    __slots__ = ("_names_max", "damaged", "execute", "names")
 
     def __init__(self, execute: Execute, names_max: int) -> None:
-        self._execute, self._names_max = execute, names_max
+        self.execute, self._names_max = execute, names_max
         self.damaged = 0
         self.names: dict[tuple[Soul, Key], None] = {}
 
     def field(self, soul: bytes, key: bytes) -> tuple[Value, State] | None:
         """One field; None when it is not there or damaged."""
-        row = self._execute(_FIELD, (soul, key)).fetchone()
-        if row is None:
-            return None
-        return self._take(soul, key, row)
+        row = self.execute(_FIELD, (soul, key)).fetchone()
+        if row is not None and intact(soul, key, *row):
+            return self._take(soul, key, row)
+        # It is not there or damaged; or a damaged name nearby has led the search astray.
+        for _, *hidden in self._rows(soul, _Range(key, True, key, True), reverse=False):
+            if (taken := self._take(soul, key, hidden)) is not None:
+                return taken
+        return None
 
     def record(self, soul: bytes, key: bytes) -> Record | None:
         """One field as it is stored; None when it is not there or damaged."""
-        row = self._execute(_FIELD, (soul, key)).fetchone()
+        row = self.execute(_FIELD, (soul, key)).fetchone()
         if row is None or self._take(soul, key, row) is None:
             return None
         return (soul, key, *row)
@@ -87,9 +102,8 @@ class Records:
                 return Page({only: stored}, None)
             if stored is not None or lex.exact is not None:
                 return Page({}, None)
-        where, bounds, order = _range(unit, lex, None if after is None else unit_bytes(after))
         # No LIMIT: rows come one by one, and a damaged one must not use up the page.
-        rows = self._execute(f"SELECT {_KEY_ROW} FROM cell WHERE {where} ORDER BY key {order}", bounds)
+        rows = self._rows(unit, _range(lex, None if after is None else unit_bytes(after)), lex.reverse)
         fields: dict[Key, tuple[Value, State]] = {}
         budget, spent, last = lex.budget, 0, b""
         with contextlib.closing(rows):
@@ -109,9 +123,45 @@ class Records:
                     break
             else:
                 return Page(fields, None)
-        where, bounds, _ = _range(unit, lex, last)
-        (more,) = self._execute(f"SELECT EXISTS(SELECT 1 FROM cell WHERE {where})", bounds).fetchone()
+        beyond = _range(lex, last)
+        where, bounds = beyond.condition(unit)
+        (more,) = self.execute(f"SELECT EXISTS(SELECT 1 FROM cell WHERE {where})", bounds).fetchone()
+        if not more:
+            rows = self._rows(unit, beyond, lex.reverse)
+            with contextlib.closing(rows):
+                more = any(True for _ in rows)
         return Page(fields, units_from_bytes(last) if more else None)
+
+    def _rows(self, soul: bytes, within: _Range, reverse: bool) -> Generator[tuple[Any, ...]]:
+        """The rows of a node with keys in a range, in order: key, state, value, checksum.
+
+        A damaged name sorts somewhere else than it stands. Taken at its word, it would end a walk early or
+        let it begin late, and hide sound records behind it. So a walk begins only next to a sound record,
+        and ends only at a sound one beyond the range. Raises Corrupt when that is too far away.
+        """
+        ahead, behind, bounds = within.ways(soul, reverse)
+        row = self.execute(f"SELECT {_SOUL_ROW} FROM cell WHERE {behind} LIMIT 1", bounds).fetchone()
+        if row is not None and not intact(*row):
+            # What is hidden stands between where the damaged name says it is and where it is.
+            ahead, bounds = _start_beside(row[0] or b"", row[1] or b"", reverse)
+        rows = self.execute(f"SELECT {_SOUL_ROW} FROM cell WHERE {ahead}", bounds)
+        yield from self._inside(soul, within, rows, -1 if reverse else 1)
+
+    def _inside(self, soul: bytes, within: _Range, rows: Rows, way: int) -> Iterator[tuple[Any, ...]]:
+        """Those of ``rows`` that are in the range; they are in order (``way`` 1) or in reverse (-1)."""
+        strayed = 0
+        with contextlib.closing(rows):
+            for found, key, *row in rows:
+                if found == soul and type(key) is bytes and (side := within.side(key)) == 0:
+                    yield (key, *row)
+                    continue
+                if not intact(found, key, *row):
+                    self._damage(found, key)
+                elif (side if found == soul else 1 if found > soul else -1) == way:
+                    return
+                strayed += 1
+                if strayed > _ASTRAY_MAX:
+                    raise Corrupt("damage has led a search too far astray")
 
     def scan(self, souls: SoulRange, after: ScanCursor | None, fields_max: int, bytes_max: int) -> ScanPage:
         """All cells of the nodes that start with a prefix, until a budget or a ceiling is reached."""
@@ -145,7 +195,7 @@ class Records:
         names: list[Soul] = []
         while len(names) < limit:
             query = f"SELECT {_SOUL_ROW} FROM cell WHERE {where} ORDER BY soul, key LIMIT 1"
-            row = self._execute(query, bounds).fetchone()
+            row = self.execute(query, bounds).fetchone()
             if row is None:
                 break
             soul, key = row[:2]
@@ -186,7 +236,7 @@ class Records:
             high = Lex(prefix=units_from_bytes(low)).bounds()[1]
             where, bounds = ("soul < ?", (high,)) if high is not None else ("soul >= ?", (b"",))
         order = "soul DESC, key DESC" if reverse else "soul, key"
-        rows = self._execute(f"SELECT {_SOUL_ROW} FROM cell WHERE {where} ORDER BY {order}", bounds)
+        rows = self.execute(f"SELECT {_SOUL_ROW} FROM cell WHERE {where} ORDER BY {order}", bounds)
         with contextlib.closing(rows):
             yield from rows
 
@@ -205,18 +255,63 @@ class Records:
             self.names[_readable(soul), _readable(key)] = None
 
 
-def _range(soul: bytes, lex: Lex, after: bytes | None) -> tuple[str, tuple[bytes, ...], str]:
-    """(condition, its values, order) for the keys of a LEX beyond ``after``."""
+class _Range(NamedTuple):
+    """Some keys of a node, next to each other."""
+
+    low: bytes
+    low_in: bool
+    high: bytes | None
+    """None: no upper end."""
+    high_in: bool
+
+    def side(self, key: bytes) -> int:
+        """-1 below the range, 0 in it, 1 above it."""
+        if key < self.low or (key == self.low and not self.low_in):
+            return -1
+        return 0 if self.high is None or key < self.high or (self.high_in and key == self.high) else 1
+
+    def condition(self, soul: bytes) -> tuple[str, tuple[bytes, ...]]:
+        """SQL that is true for the keys, and its values."""
+        where = f"soul = ? AND key {'>=' if self.low_in else '>'} ?"
+        if self.high is None:
+            return where, (soul, self.low)
+        return f"{where} AND key {'<=' if self.high_in else '<'} ?", (soul, self.low, self.high)
+
+    def ways(self, soul: bytes, reverse: bool) -> tuple[str, str, tuple[bytes, ...]]:
+        """SQL to walk from the first key on, SQL to walk the other way from there, and the values of both."""
+        forward, backward = _FORWARD, _BACKWARD
+        if not reverse:
+            on, back = (">=", "<") if self.low_in else (">", "<=")
+            bounds: tuple[bytes, ...] = (soul, self.low)
+            return f"(soul, key) {on} (?, ?) {forward}", f"(soul, key) {back} (?, ?) {backward}", bounds
+        if self.high is None:
+            return f"soul <= ? {backward}", f"soul > ? {forward}", (soul,)
+        on, back = ("<=", ">") if self.high_in else ("<", ">=")
+        return (
+            f"(soul, key) {on} (?, ?) {backward}",
+            f"(soul, key) {back} (?, ?) {forward}",
+            (soul, self.high),
+        )
+
+
+def _start_beside(soul: bytes, key: bytes, reverse: bool) -> tuple[str, tuple[bytes, ...]]:
+    """SQL to walk from just before a name, in the direction of the walk, and its values."""
+    if reverse:
+        return f"(soul, key) <= (?, ?) {_BACKWARD}", (soul, key + b"\0")
+    if key:
+        return f"(soul, key) >= (?, ?) {_FORWARD}", (soul, key[:-1])
+    return f"soul >= ? {_FORWARD}", (soul[:-1],)
+
+
+def _range(lex: Lex, after: bytes | None) -> _Range:
+    """The keys of a LEX beyond ``after``."""
     low, high, included = lex.bounds()
-    low_sign, high_sign = ">=", "<=" if included else "<"
+    low_in = True
     if after is not None and lex.reverse and (high is None or after <= high):
-        high, high_sign = after, "<"
+        high, included = after, False
     elif after is not None and not lex.reverse and after >= low:
-        low, low_sign = after, ">"
-    where, order = f"soul = ? AND key {low_sign} ?", "DESC" if lex.reverse else ""
-    if high is None:
-        return where, (soul, low), order
-    return f"{where} AND key {high_sign} ?", (soul, low, high), order
+        low, low_in = after, False
+    return _Range(low, low_in, high, included)
 
 
 def _readable(data: object) -> str:

@@ -8,7 +8,10 @@ Each record carries a checksum that is verified whenever it is read.
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +29,13 @@ from air.store.keyfile import read_key
 from air.store.lock import FileLock
 from air.store.record import Record, ScanCursor, ScanPage, beats, decode_state, decode_value, encode
 from air.store.records import Records, Verification
+from air.store.wal import Log, count_lost, read_log
 
 __all__ = ["FORMAT", "Sqlite", "SqliteConfig", "SqliteStats"]
 
 MIB: Final = 1024 * 1024
+
+_LOG: Final = logging.getLogger("air.store")
 
 FORMAT: Final = 1
 """Version of the file's layout, kept in SQLite's ``user_version``. A file with a higher one is refused."""
@@ -71,6 +77,9 @@ class SqliteConfig:
     checkpoint_pages: int = 1024
     """Pages in the write-ahead log at which they are moved into the file and the log begins anew. A log that
     no longer grows flushes in half the time, so it should stop growing early."""
+    recheck_bytes_max: int = 1024 * MIB
+    """Largest file that is checked as a whole before writing goes on after a flush that failed. Reads wait
+    for that, some seconds per GiB."""
     damaged_max: int = 256
     """Damaged records remembered by name; all are counted."""
     key_file: Path | None = None
@@ -100,6 +109,10 @@ class Sqlite:
         self._config = config or SqliteConfig()
         self._refused: str | None = None
         self._wal_pages = 0
+        self.lost = 0
+        """Transactions that had been acknowledged and that damage in the log took, seen when opening."""
+        self.unfinished = 0
+        """Pages of a last transaction that opening left out: cut by a crash, or damaged."""
         self._lock = FileLock(self.path.with_name(self.path.name + ".lock"))
         try:
             self._db = self._open()
@@ -124,8 +137,12 @@ class Sqlite:
             # With the file to ourselves the index of the log lives in our memory: no shared memory file.
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._check_format(db)
-            self._set_up(db)
-            if created:
+            # Now the files are ours alone, and nothing has been built on them yet.
+            log = self._settle()
+            self._set_up(db, log)
+            # Names of new files, the log's among them, are durable when their folder is. SQLite would not
+            # tell if that failed.
+            if created or (config.durable and (log is None or not log.bytes)):
                 _sync_folder(self.path.parent)
         except (apsw.Error, OSError, StoreError) as error:
             db.close(True)
@@ -135,6 +152,54 @@ class Sqlite:
                 raise StoreError(f"the key does not open {self.path}", code="store.key") from error
             raise self._error(error) from error
         return db
+
+    @property
+    def _log_path(self) -> Path:
+        return self.path.with_name(self.path.name + "-wal")
+
+    def _settle(self) -> Log | None:
+        """Write a log that somebody left behind once more, and flush it; None when there is none.
+
+        After a flush that failed, the system may show pages of it that are on no disk. What is written
+        again is flushed again, and only then may SQLite build on it.
+        """
+        config, file = self._config, self._log_file()
+        if file is None:
+            return None
+        try:
+            return read_log(file, config.page_bytes, apsw.SQLITE_SYNC_NORMAL if config.durable else None)
+        except apsw.Error as error:
+            raise self._error(error) from error
+        finally:
+            file.xClose()
+
+    def _log_file(self) -> apsw.VFSFile | None:
+        if self._config.vfs is None and not self._log_path.exists():
+            return None
+        flags = [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0]
+        try:
+            return apsw.VFSFile(self._config.vfs or "unix", str(self._log_path), flags)
+        except apsw.Error:
+            # It is not there. If it only cannot be opened, SQLite will stumble over it in a moment.
+            return None
+
+    def _judge(self, log: Log, accepted: int) -> None:
+        """Compare what the log promised with what SQLite took of it."""
+        if log.begun <= accepted or (file := self._log_file()) is None:
+            return
+        try:
+            self.lost, self.unfinished = count_lost(file, log, accepted)
+        finally:
+            file.xClose()
+        if self.lost:
+            kept = self._damaged_log
+            _LOG.error(
+                "acknowledged transactions were lost to damage in the log",
+                extra={"code": "store.corrupt", "transactions": self.lost, "copy": str(kept)},
+            )
+            if self._config.vfs is None and not kept.exists():
+                with contextlib.suppress(OSError):
+                    shutil.copyfile(self._log_path, kept)
 
     def _check_format(self, db: apsw.Connection) -> None:
         application, version = db.pragma("application_id"), db.pragma("user_version")
@@ -149,13 +214,17 @@ class Sqlite:
         if empty:
             db.execute(f"PRAGMA page_size = {self._config.page_bytes}")
 
-    def _set_up(self, db: apsw.Connection) -> None:
+    def _set_up(self, db: apsw.Connection, log: Log | None) -> None:
         config = self._config
         if db.pragma("journal_mode", "WAL") != "wal":
             raise StoreError(
                 f"{self.path}: this file system cannot keep a write-ahead log", code="store.open"
             )
         db.execute(f"PRAGMA synchronous = {'FULL' if config.durable else 'NORMAL'}")
+        db.execute("PRAGMA cell_size_check = ON")
+        accepted, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if log is not None:
+            self._judge(log, accepted)
         db.execute(f"PRAGMA cache_size = {-config.cache_bytes // 1024}")
         db.execute(f"PRAGMA journal_size_limit = {2 * config.checkpoint_pages * config.page_bytes}")
         db.execute("PRAGMA mmap_size = 0")
@@ -173,11 +242,56 @@ class Sqlite:
     def close(self) -> None:
         """Move the log into the file and let others have it. Closing again does nothing."""
         try:
+            if self._refused is not None:
+                self._keep_log()
             self._db.close()
         except apsw.Error as error:
             raise self._error(error) from error
         finally:
             self._lock.release()
+
+    def _keep_log(self) -> None:
+        """Closing shall not move a log that may be on no disk; who opens next writes it again first."""
+        with contextlib.suppress(apsw.ConnectionClosedError):
+            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+    @property
+    def refusing(self) -> str | None:
+        """Why nothing is written any more until :meth:`recover` succeeds; None when writing is on."""
+        return None if self._refused is None else SyncFailed.code
+
+    def recover(self) -> None:
+        """Make writing possible again after SyncFailed or Full. Raises StoreError while it is not.
+
+        After Full this is a small write. After SyncFailed: whatever may be on no disk is written again and
+        flushed, the file is opened anew and takes over the log, and its structure is checked unless it is
+        larger than ``recheck_bytes_max``. Reading goes on as before when the disk still refuses.
+        """
+        if self._refused is None:
+            # Moving the log needs no room for pages that the file has already, and frees the log.
+            self._checkpoint()
+            self.write((), meta={"recovered": b""})
+            return
+        refused = self._refused
+        try:
+            self._settle()
+            self._keep_log()
+            self._db.close(True)
+            if self._config.vfs is None:
+                _forget_cached(self.path)
+            self._db = self._open()
+            self.records.execute = self._db.execute
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            found = []
+            if self._db.pragma("page_count") * self._db.pragma("page_size") <= self._config.recheck_bytes_max:
+                found = [text for (text,) in self._db.execute("PRAGMA quick_check(1)") if text != "ok"]
+        except (apsw.Error, StoreError) as error:
+            self._refused = refused
+            raise error if isinstance(error, StoreError) else self._error(error) from error
+        if found:
+            self._refused = refused
+            raise Corrupt(f"{self.path.name}: {found[0]}")
+        self._refused, self._wal_pages = None, 0
 
     # -- writing ---------------------------------------------------------------
 
@@ -337,13 +451,37 @@ class Sqlite:
         try:
             found.faults += [text for (text,) in self._db.execute("PRAGMA quick_check(16)") if text != "ok"]
             self.records.verify(found)
+            for name, data, crc in self._db.execute(
+                "SELECT name, CAST(value AS BLOB), CAST(crc AS INTEGER) FROM meta"
+            ):
+                if crc32(data) != crc:
+                    found.faults.append(f"the entry {name!r} is damaged")
         except apsw.Error as error:
             found.faults.append(str(error))
+        self._tell_of_log(found)
         return found
+
+    def _tell_of_log(self, found: Verification) -> None:
+        kept = self._damaged_log
+        if self.lost:
+            found.faults.append(f"up to {self.lost} acknowledged transactions were lost to damage in the log")
+        if self._config.vfs is None and kept.exists():
+            found.faults.append(
+                f"{kept} is a damaged log that was put aside; remove it when it is dealt with"
+            )
+        if self.unfinished:
+            found.notes.append(
+                f"the log ended in {self.unfinished} pages of a transaction that was not finished:"
+                " cut by a crash, or damaged"
+            )
+
+    @property
+    def _damaged_log(self) -> Path:
+        return self.path.with_name(self.path.name + "-wal.damaged")
 
     def stats(self) -> SqliteStats:
         """Sizes, from the file system; cheap."""
-        wal = self.path.with_name(self.path.name + "-wal")
+        wal = self._log_path
         try:
             free = self._db.pragma("freelist_count") * self._db.pragma("page_size")
         except apsw.Error as error:
@@ -362,8 +500,11 @@ class Sqlite:
 
     def _error(self, error: Exception, committing: bool = False) -> StoreError | Misuse:
         """Air's error for one of SQLite's. After one that leaves durability in doubt, writing is over."""
-        where, extended = self.path, getattr(error, "extendedresult", 0)
+        # Peers are told this text, and where our files are is no business of theirs.
+        where, extended = self.path.name, getattr(error, "extendedresult", 0)
         if isinstance(error, apsw.ConnectionClosedError | apsw.CursorClosedError):
+            if self._refused is not None:
+                return SyncFailed(self._refused)  # opening it anew failed, and will be tried again
             return Misuse(f"{where} is closed", code="store.closed")
         if isinstance(error, apsw.TooBigError):
             return Misuse(f"{where}: a cell is larger than SQLite can keep", code="store.bad-cell")
@@ -381,11 +522,23 @@ class Sqlite:
                 f"{where}: the disk failed to keep a write ({error}); open the store again to go on"
             )
             return SyncFailed(self._refused)
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            return SyncFailed(f"{where}: the folder cannot be made durable ({error.strerror})")
         if isinstance(error, apsw.BusyError | apsw.LockedError):
             return StoreError(f"{where} is in use by a program that is not Air", code="store.locked")
         if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError | apsw.PermissionsError | OSError):
             return StoreError(f"cannot open {where}: {error}", code="store.open")
         return StoreError(f"{where}: {type(error).__name__}: {error}")
+
+
+def _forget_cached(path: Path) -> None:
+    """Let the system forget what it holds of a file that nobody has open: reading then asks the disk."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

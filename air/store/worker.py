@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final, Literal, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
 
 from air.base.clock import Clock, SystemClock
-from air.base.errors import Misuse, StoreError
+from air.base.errors import AirError, Full, Misuse, StoreError
 from air.base.metrics import Counters
 from air.model.cell import Cell, Key, Soul
 from air.model.lex import ALL, Lex
@@ -49,6 +50,10 @@ class WorkerConfig:
     """Reads and scans waiting at which it waits."""
     batch_read_bytes_max: int = 128 * 1024
     """Bytes read in one hop; further reads go with the next one, so that writes need not wait for all."""
+    recover_first_seconds: float = 1.0
+    """After a full disk or a flush that failed, when it is first tried to write again."""
+    recover_max_seconds: float = 60.0
+    """Longest wait between two such attempts; each wait is twice the one before."""
     drain_seconds: float = 10.0
     """At the end, how long queued jobs may still be worked on."""
 
@@ -79,6 +84,10 @@ class StoreWorker:
         self._ended: anyio.Event | None = None
         self._closing = self._closed = False
         self._largest = 0
+        self.refusing: str | None = None
+        """The code by which the store refuses writes at the moment, or None."""
+        self._recover_seconds = self._config.recover_first_seconds
+        self._recover_at = inf
         self.counters = counters if counters is not None else Counters()
         self._describe(self.counters)
 
@@ -89,6 +98,22 @@ class StoreWorker:
         counters.describe("store_commit_seconds", "Time spent in those transactions, flushes included.")
         counters.describe("store_reads", "Pages read.")
         counters.describe("store_failed", "Jobs that failed, by code.", "reason")
+        counters.describe(
+            "store_recoveries", "Attempts to write again after it was refused, by result.", "result"
+        )
+        counters.gauge(
+            "store_refusing", "1 while the store refuses writes.", lambda: float(self.refusing is not None)
+        )
+        counters.gauge(
+            "store_damaged_records",
+            "Damaged records met since the start; one that is read twice counts twice.",
+            lambda: self._store.damaged,
+        )
+        counters.gauge(
+            "store_lost_transactions",
+            "Acknowledged transactions that the last start found lost to damage in the log.",
+            lambda: self._store.lost,
+        )
         counters.gauge("store_batch_cells_max", "Cells of the largest batch.", lambda: self._largest)
         counters.gauge("store_backlog_cells", "Cells waiting to be written.", lambda: self._cells)
         counters.gauge("store_backlog_bytes", "Bytes of cells waiting to be written.", lambda: self._bytes)
@@ -203,11 +228,14 @@ class StoreWorker:
             while self._queue or not self._closing:
                 if not self._queue:
                     self._wake = anyio.Event()
-                    await self._wake.wait()
+                    with anyio.CancelScope(deadline=self._recover_at):
+                        await self._wake.wait()
                     self._wake = None
                 else:
                     await self._gather()
                     await self._batch(one, on_results)
+                if anyio.current_time() >= self._recover_at:
+                    await self._recover(one)
         finally:
             try:
                 with anyio.move_on_after(self._config.drain_seconds, shield=True) as drain:
@@ -258,6 +286,32 @@ class StoreWorker:
             self._count(outcome)
             on_results(outcome.results)
 
+    async def _recover(self, one: anyio.CapacityLimiter) -> None:
+        """Try to write again. What was refused meanwhile has been answered; nothing is repeated here."""
+        result = "ok"
+        with anyio.CancelScope(shield=True):
+            try:
+                await anyio.to_thread.run_sync(self._store.recover, limiter=one)
+            except AirError as error:
+                result = error.code
+        self.counters.add("store_recoveries", label=result)
+        if result == "ok":
+            self._writing()
+        else:
+            self.refusing = self._store.refusing or self.refusing
+            self._recover_seconds = min(2 * self._recover_seconds, self._config.recover_max_seconds)
+            self._recover_at = anyio.current_time() + self._recover_seconds
+
+    def _writing(self) -> None:
+        """Writing is on."""
+        self.refusing, self._recover_at = None, inf
+        self._recover_seconds = self._config.recover_first_seconds
+
+    def _refused(self, code: str) -> None:
+        self.refusing = code
+        if self._recover_at == inf:
+            self._recover_at = anyio.current_time() + self._recover_seconds
+
     def _work(self, jobs: Sequence[Job]) -> Outcome:
         config = self._config
         return work(
@@ -286,9 +340,16 @@ class StoreWorker:
             counters.add("store_commits")
             counters.add("store_cells", cells)
             counters.add("store_commit_seconds", seconds)
+        # A flush that failed while the log was moved shows in the store before it shows in a write.
+        if (code := self._store.refusing) is not None:
+            self._refused(code)
+        elif outcome.commits:
+            self._writing()
         for result in outcome.results:
             if isinstance(result, Failed):
                 counters.add("store_failed", label=result.error.code)
+                if isinstance(result.error, Full):
+                    self._refused(result.error.code)
             elif not isinstance(result, Written):
                 counters.add("store_reads")
 

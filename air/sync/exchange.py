@@ -15,9 +15,10 @@ from typing import Self, cast
 import anyio
 from anyio.abc import TaskStatus
 
+from air.base.clock import Now
 from air.base.entropy import IdSource
 from air.base.env import Env
-from air.base.errors import LimitReached, Violation
+from air.base.errors import Full, LimitReached, SyncFailed, Violation
 from air.base.metrics import Counters
 from air.graph.effects import Effect, Fetch, FetchSouls, Notify, Persist, Send
 from air.graph.engine import Engine, EngineConfig
@@ -32,6 +33,9 @@ from air.sync.status import LinkInfo, describe
 __all__ = ["Exchange", "ExchangeConfig"]
 
 log = logging.getLogger("air.hub")
+
+_NAP_SECONDS = 5.0
+"""The longest that the engine is not asked whether something is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +111,16 @@ class Exchange:
         task_status.started()
         while True:
             now = self.env.clock.now()
-            deadline = self.engine.deadline(now)
             self._alarm = anyio.Event()
-            with anyio.move_on_after(None if deadline is None else max(deadline - now.monotonic, 0)):
+            with anyio.move_on_after(self.nap(now)):
                 await self._alarm.wait()
             now = self.env.clock.now()
             self.carry_out(self.engine.tick(now))
+
+    def nap(self, now: Now) -> float:
+        """Seconds until the engine is to be woken. Not for ever: each write that is sent sets a deadline."""
+        deadline = self.engine.deadline(now)
+        return _NAP_SECONDS if deadline is None else min(max(deadline - now.monotonic, 0), _NAP_SECONDS)
 
     # -- links -----------------------------------------------------------------
 
@@ -128,7 +136,10 @@ class Exchange:
 
     def close_link(self, link: LinkId) -> None:
         self.engine.detach(link)
-        self._links.pop(link, None)
+        entry = self._links.pop(link, None)
+        if entry is not None:
+            for fetch in entry.parked:
+                self.engine.give_up(fetch.ticket)
 
     def greeted(self, link: LinkId, peer: str) -> None:
         """The other end of a link has said something of itself."""
@@ -260,7 +271,8 @@ class Exchange:
                 error = cast(Failed, result).error
                 self.counters.add("air_store_errors_total", 1, error.code)
                 log.error("the store failed", extra={"code": error.code, "reason": str(error)})
-                if engine.is_writing(ticket):
+                # A store that refuses all writes comes back by itself, and the worker knows how it is.
+                if engine.is_writing(ticket) and not isinstance(error, Full | SyncFailed):
                     self.broken = error.code
                 effects = engine.aborted(ticket, f"{error.code}: {error}", now)
             self.carry_out(effects)
@@ -290,10 +302,11 @@ class Exchange:
 
     def health(self) -> dict[str, object]:
         """``status`` is ``ok``, or ``degraded`` while the store refuses writes."""
-        store = self.broken or "ok"
+        refusing = None if self._worker is None else self._worker.refusing
+        store = refusing or self.broken or "ok"
         links = self.links()
         return {
-            "status": "ok" if self.broken is None else "degraded",
+            "status": "ok" if store == "ok" else "degraded",
             "store": store,
             "links": {
                 role.value: sum(1 for link in links if link.role == role.value)

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 
 from air.base.errors import AirError
-from air.transport.websocket import WebSocketConn, dial_websocket
+from air.store.sqlite import Sqlite
+from tests.faults.daemon import Client, Daemon, Found, frame
+from tests.faults.scale import FULL, seeded
 
 pytestmark = [pytest.mark.faults, pytest.mark.anyio]
 
-KILLS = int(os.environ.get("AIR_KILLS", "20"))
+KILLS = int(os.environ.get("AIR_KILLS") or (200 if FULL else 20))
 WRITERS = 4
 BATCH = 1000
+UNDER_WAY = 50
+REMEMBERED = 500
+"""Acknowledged fields of each round that are looked for once more at the very end."""
 
 
 @pytest.fixture
@@ -37,143 +37,110 @@ def anyio_backend() -> str:
 class Ledger:
     """What was acknowledged, kept outside the daemon."""
 
-    acked: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
+    acked: Found = field(default_factory=dict)
     batches: set[str] = field(default_factory=set)
     """Souls that were written as one batch, acknowledged or not."""
 
+    @property
+    def souls(self) -> list[str]:
+        return sorted({soul for soul, _ in self.acked} | self.batches)
 
-def start(data: Path) -> tuple[subprocess.Popen[bytes], str]:
-    daemon = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "air",
-            "run",
-            "--data",
-            data,
-            "--port",
-            "0",
-            "--admin",
-            "127.0.0.1:0",
-            "--json",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert daemon.stdout is not None
-    line = daemon.stdout.readline()
-    assert line, "the daemon did not start again"
-    return daemon, json.loads(line)["gun"][0]
+    def check(self, found: Found) -> None:
+        for place, (value, state) in self.acked.items():
+            assert place in found, f"acknowledged and gone: {place}"
+            kept, stamp = found[place]
+            assert stamp > state or kept == value, f"acknowledged and changed: {place}"
+        counts = dict.fromkeys(self.batches, 0)
+        for soul, _ in found:
+            if soul in counts:
+                counts[soul] += 1
+        torn = {soul: count for soul, count in counts.items() if count not in (0, BATCH)}
+        assert not torn, f"fields of {BATCH} that were one batch: {torn}"
 
 
-def put(id: str, soul: str, fields: dict[str, str], state: int) -> bytes:
-    node = {"_": {"#": soul, ">": dict.fromkeys(fields, state)}, **fields}
-    return json.dumps({"#": id, "put": {soul: node}}).encode()
-
-
-async def write(url: str, name: str, ledger: Ledger) -> None:
-    """Keep 50 puts under way, one in ten of them a batch, until the daemon is gone."""
+async def write(url: str, name: str, ledger: Ledger, chance: random.Random) -> None:
+    """Keep some puts under way, one in ten of them a batch, until the daemon is gone."""
     under_way: dict[str, tuple[str, dict[str, str], int]] = {}
     count = 0
-    state = int(time.time() * 1000) - 1000
+    state = int(time.time() * 1000) - 100_000
     with suppress(AirError):
-        conn = await dial_websocket(url)
+        client = await Client.dial(url)
         try:
             while True:
                 frames = []
-                while len(under_way) < 50:
+                while len(under_way) < UNDER_WAY:
                     count += 1
-                    id, soul = f"{name}-{count}-{random.random()}", f"{name}/{count}"
+                    id, soul = f"{name}-{count}", f"{name}/{count}"
                     fields = {"k": f"{name} {count}"}
-                    if count % 10 == 0:
+                    kind = chance.randrange(10)
+                    if kind == 0:
                         fields = {f"k{i:04}": str(i) for i in range(BATCH)}
                         ledger.batches.add(soul)
-                    elif count % 3 == 0:
+                    elif kind < 4:
                         soul = f"{name}/hot"
                     under_way[id] = (soul, fields, state + count)
-                    frames.append(put(id, soul, fields, state + count))
-                await conn.send(frames)
-                for message in await messages(conn):
-                    done = under_way.pop(message.get("@"), None)
+                    frames.append(frame(id, soul, fields, state + count))
+                await client.conn.send(frames)
+                for message in await client.messages():
+                    done = under_way.pop(message.get("@", ""), None)
                     if done is None:
                         continue
                     assert message.get("ok"), message
                     soul, fields, stamp = done
                     for key, value in fields.items():
-                        ledger.acked[soul, key] = (value, stamp)
+                        known = ledger.acked.get((soul, key))
+                        if known is None or known[1] < stamp:
+                            ledger.acked[soul, key] = (value, stamp)
         finally:
-            await conn.aclose()
+            await client.aclose()
 
 
-async def messages(conn: WebSocketConn) -> list[dict[str, Any]]:
-    out: list[dict[str, Any]] = []
-    for frame in await conn.receive():
-        parsed = json.loads(frame)
-        out += parsed if isinstance(parsed, list) else [parsed]
-    return out
-
-
-async def read_all(url: str, souls: list[str]) -> dict[tuple[str, str], tuple[str, int]]:
-    """Everything the daemon says these nodes hold."""
-    found: dict[tuple[str, str], tuple[str, int]] = {}
-    conn = await dial_websocket(url)
+async def read(url: str, souls: list[str]) -> Found:
+    client = await Client.dial(url)
     try:
-        for start_at in range(0, len(souls), 200):
-            waiting = {
-                f"g{i}-{random.random()}": soul for i, soul in enumerate(souls[start_at : start_at + 200])
-            }
-            await conn.send(
-                [json.dumps({"#": id, "get": {"#": soul}}).encode() for id, soul in waiting.items()]
-            )
-            with anyio.fail_after(30):
-                while waiting:
-                    for message in await messages(conn):
-                        if message.get("@") not in waiting:
-                            continue
-                        for soul, node in message.get("put", {}).items():
-                            for key, state in node["_"][">"].items():
-                                found[soul, key] = (node[key], state)
-                        if "%" not in message:
-                            del waiting[message["@"]]
+        return await client.read(souls)
     finally:
-        await conn.aclose()
-    return found
-
-
-def check(ledger: Ledger, found: dict[tuple[str, str], tuple[str, int]], souls: set[str]) -> None:
-    for (soul, key), (value, state) in ledger.acked.items():
-        if soul in souls:
-            assert (soul, key) in found, f"acknowledged and gone: {soul} {key}"
-            kept, stamp = found[soul, key]
-            assert stamp > state or kept == value, f"acknowledged and changed: {soul} {key}"
-    for soul in ledger.batches & souls:
-        count = sum(1 for place in found if place[0] == soul)
-        assert count in (0, BATCH), f"{count} of {BATCH} fields of a batch"
+        await client.aclose()
 
 
 async def test_nothing_acknowledged_is_lost_by_kill_9_under_load(tmp_path: Path) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    chance = random.Random(seed)
-    ledger = Ledger()
-    daemon, url = start(tmp_path)
+    chance = seeded("kills")
+    remembered = Ledger()
+    acked = batches = early = 0
+    slowest = 0.0
+    daemon = Daemon(tmp_path)
     try:
         for round in range(KILLS):
-            names = [f"r{round}w{writer}" for writer in range(WRITERS)]
+            ledger = Ledger()
             async with anyio.create_task_group() as tasks:
-                for name in names:
-                    tasks.start_soon(write, url, name, ledger)
-                await anyio.sleep(0.05 + 0.4 * chance.random())
-                daemon.send_signal(signal.SIGKILL)
-                daemon.wait()
-            daemon, url = start(tmp_path)
-            mine = {soul for soul, _ in ledger.acked} | ledger.batches
-            mine = {soul for soul in mine if soul.split("/")[0] in names}
-            check(ledger, await read_all(url, sorted(mine)), mine)
-        souls = {soul for soul, _ in ledger.acked} | ledger.batches
-        check(ledger, await read_all(url, sorted(souls)), souls)
-        print(f"{len(ledger.acked)} acknowledged fields, {KILLS} kills")
-        assert len(ledger.acked) > 100 * KILLS
+                for writer in range(WRITERS):
+                    seed = chance.randrange(2**32)
+                    tasks.start_soon(write, daemon.url, f"r{round}w{writer}", ledger, random.Random(seed))
+                await anyio.sleep(0.05 + 0.3 * chance.random())
+                daemon.kill()
+            if chance.random() < 0.2:
+                # And once more while it comes back.
+                starting = Daemon.spawn(tmp_path)
+                time.sleep(0.5 * chance.random())
+                starting.kill()
+                starting.wait()
+                early += 1
+            daemon = Daemon(tmp_path)
+            slowest = max(slowest, daemon.ready_seconds)
+            ledger.check(await read(daemon.url, ledger.souls))
+            acked, batches = acked + len(ledger.acked), batches + len(ledger.batches)
+            places = chance.sample(sorted(ledger.acked), min(REMEMBERED, len(ledger.acked)))
+            remembered.acked.update({place: ledger.acked[place] for place in places})
+        remembered.check(await read(daemon.url, remembered.souls))
+        assert daemon.stop() == 0
+        store = Sqlite(tmp_path / "air.db")
+        found = store.verify()
+        store.close()
+        assert (found.damaged, found.faults) == (0, [])
+        print(
+            f"{KILLS} kills under load and {early} while starting; {acked} fields acknowledged,"
+            f" {batches} batches; slowest start {slowest:.2f} s; {found.cells} records verified"
+        )
+        assert acked > 100 * KILLS
     finally:
         daemon.kill()
-        daemon.wait()
