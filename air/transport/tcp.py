@@ -99,6 +99,18 @@ class TcpStream:
             return
 
 
+def _pause(stream: SocketStream) -> None:
+    """Have asyncio read only while somebody receives.
+
+    anyio stops its transport whenever a receive has got something, but starts it running, and a receive that
+    finds something in the queue does not stop it. Whoever sends faster than we take from his first byte on
+    would so be read without end, and fill the memory at the speed of the network.
+    """
+    transport = getattr(stream, "_transport", None)
+    if transport is not None and not transport.is_closing():
+        transport.pause_reading()
+
+
 async def dial(host: str, port: int, *, timeout: float = 10.0) -> TcpStream:
     """Connect to whichever address of ``host`` answers first (RFC 8305).
 
@@ -227,7 +239,9 @@ class TcpListener:
         try:
             raw.setblocking(False)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            stream = accepted = TcpStream(await SocketStream.from_socket(raw), remote)
+            inner = await SocketStream.from_socket(raw)
+            stream = accepted = TcpStream(inner, remote)
+            _pause(inner)
             self.counters.add("tcp_accepted")
             await handler(accepted)
         except Exception as error:

@@ -23,6 +23,14 @@ class WebSocketConfig:
     """Longest text message taken, all its fragments together."""
     fragments_max: int = 4096
     """Most fragments of one message. Browsers cut at 64 KiB and more; the library has no limit of its own."""
+    idle_frames_max: int = 5_000
+    """Frames without use within ``idle_seconds``: pings, pongs, binary messages (one more for each KiB) and
+    fragments below 1 KiB. More end the connection: ``ws.idle-flood``."""
+    idle_seconds: float = 10.0
+    """The time in which such frames are counted."""
+    handshakes_max: int = 1024
+    """Connections in their handshake at a time. One more, and the oldest of them is cut:
+    ``ws.handshake-crowded``. So connections that never finish theirs cannot keep others out."""
     header_bytes_max: int = 16 * KIB
     """Longest head of a request or answer."""
     handshake_seconds: float = 10.0
@@ -33,6 +41,9 @@ class WebSocketConfig:
     """Silence, although pinged, after which the peer is taken for dead."""
     close_seconds: float = 3.0
     """How long a goodbye may take, and how long the end of a refused peer is awaited."""
+    close_reads: int = 16
+    """Reads of ``receive_bytes`` in which the peer's answer to our goodbye should come. What comes later is
+    thrown away unseen, and slowly."""
     write_seconds: float = 30.0
     """How long the peer may take nothing of what is written before it is cut."""
     write_bytes: int = 256 * KIB

@@ -15,6 +15,9 @@ from air.transport.websocket.core import Event, Opened, Text, WebSocketCore
 
 __all__ = ["WebSocketConn"]
 
+_CLOSE_PAUSE_SECONDS = 0.02
+"""Between two reads from a peer that goes on sending although it was told the end."""
+
 
 class WebSocketConn:
     """A connection that carries text messages. Made by ``WebSocketListener`` and ``dial_websocket``.
@@ -82,6 +85,11 @@ class WebSocketConn:
     def binary_dropped(self) -> int:
         """Binary messages ignored so far."""
         return self._core.binary_dropped
+
+    @property
+    def writing_since(self) -> float | None:
+        """Monotonic time at which the piece that is being written was begun; None when nothing is."""
+        return self._writing_since
 
     # Messages
 
@@ -267,6 +275,7 @@ class WebSocketConn:
     async def _write(self) -> None:
         """Write until the core has nothing left. Only one task is in here at a time."""
         core, limit = self._core, self._config.write_bytes
+        data = b""
         try:
             while core.has_output:
                 data = b"".join(core.take_output())
@@ -283,6 +292,8 @@ class WebSocketConn:
                 await self._stream.aclose()
             raise
         finally:
+            # An exception keeps this frame, and a peer that was cut while it did not read left much of it.
+            data = b""
             self._writing_since = None
             if self._written is not None:
                 self._written.set()
@@ -309,7 +320,7 @@ class WebSocketConn:
         core = self._core
         core.close(code, reason, self._clock.now())
         await self._flush()
-        said = False
+        said, read = False, 0
         # A close with unread bytes in the socket is a reset, which can overtake what was just written. So a
         # peer that was refused is told the end and read out, and only then the stream is closed.
         while not core.done:
@@ -322,6 +333,10 @@ class WebSocketConn:
                 await self._over.wait()
             else:
                 await self._pull()
+                read += 1
+                if read > self._config.close_reads:
+                    # Who floods us goes on doing so, and gets no more of our time than the goodbye needs.
+                    await anyio.sleep(_CLOSE_PAUSE_SECONDS)
 
     async def _cut(self, code: str) -> None:
         self._core.abort(code, "cut on this side")

@@ -71,10 +71,13 @@ class WebSocketCore:
     __slots__ = (
         "_chunked",
         "_client",
+        "_closing_bytes",
         "_config",
         "_due",
         "_handshake",
         "_heard",
+        "_idle",
+        "_idle_since",
         "_out",
         "_part_is_text",
         "_parts",
@@ -96,6 +99,8 @@ class WebSocketCore:
         self._parts: list[bytes] | None = None
         self._part_is_text = False
         self._chunked = False
+        self._closing_bytes = self._idle = 0
+        self._idle_since = now.monotonic
         self._out: list[bytes] = []
         self.binary_dropped = 0
         """Binary messages that were ignored, as GUN ignores them (gun-wire 1.1)."""
@@ -120,6 +125,9 @@ class WebSocketCore:
             self._due = now.monotonic + self._config.ping_seconds
             return self._frames(data)
         if phase is _Phase.CLOSING:
+            self._closing_bytes += len(data)
+            if self._closing_bytes > self._config.close_reads * self._config.receive_bytes:
+                return [self._end("ws.close-slow", ABNORMAL, "the peer goes on after our goodbye")]
             return self._frames(data)
         if phase is _Phase.HANDSHAKE:
             return self._shake_hands(data, now)
@@ -310,7 +318,15 @@ class WebSocketCore:
             opcode = frame.opcode
             if opcode is _TEXT and frame.fin:
                 events.append(Text(bytes(frame.data)))
-            elif opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
+                continue
+            size = len(frame.data)
+            if opcode is _BINARY or (opcode is _CONT and not self._part_is_text):
+                self._idle += 1 + (size >> 10)
+            elif opcode is not _TEXT or size < 1024:
+                self._idle += 1 if size < 1024 else 0
+            if self._idle > self._config.idle_frames_max and self._is_flood(protocol, events):
+                break
+            if opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
                 message = self._fragment(opcode, bytes(frame.data), frame.fin)
                 if message is not None:
                     events.append(Text(message))
@@ -323,6 +339,15 @@ class WebSocketCore:
             events += self._check(protocol)
         self._out += filter(None, protocol.data_to_send())
         return events
+
+    def _is_flood(self, protocol: Protocol, events: list[Event]) -> bool:
+        """Too many frames without use; unless the time to count them in has long been over."""
+        if self._heard - self._idle_since >= self._config.idle_seconds:
+            self._idle, self._idle_since = 0, self._heard
+            return False
+        protocol.fail(1008, "ws.idle-flood")
+        events.append(self._end("ws.idle-flood", 1008, "too many frames without use"))
+        return True
 
     def _fragment(self, opcode: Opcode, data: bytes, fin: bool) -> bytes | None:
         if opcode is not _CONT:

@@ -110,6 +110,8 @@ class ServerHandshake:
         self._library.receive_data(head)
         for wire in self._library.events_received():
             if isinstance(wire, WireRequest):
+                if wire.method.encode() not in _ANSWERED:
+                    return _refuse(now, 400, "http.malformed", "method")
                 request = _translate(wire)
                 self._asked = (request, wire)
                 return request

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 
@@ -47,6 +47,8 @@ class WebSocketListener:
     ) -> None:
         self._below, self._config, self._tls, self._clock = below, config, tls, clock
         self._conns: set[WebSocketConn] = set()
+        self._opening: dict[int, anyio.CancelScope] = {}
+        """Connections in their handshake, the oldest first."""
         self.counters = below.counters
         self.counters.describe("ws_accepted", "WebSockets opened.")
         self.counters.describe("ws_http_answered", "Plain HTTP requests answered.")
@@ -112,18 +114,27 @@ class WebSocketListener:
         handler: ConnHandler,
         http: HttpHandler,
     ) -> None:
-        try:
-            if self._tls is not None:
-                stream = await secure_server(stream, self._tls, timeout=self._config.handshake_seconds)
-        except Closed as error:
-            self.counters.add("ws_refused", label=error.code)
-            return
-        core = WebSocketCore(self._config, self._clock.now())
-        conn = WebSocketConn(stream, core, self._config, self._clock, stream.remote, attend=attend)
-        self._conns.add(conn)
+        core: WebSocketCore | None = None
+        request: Request | None = None
         farewell = 1001
         try:
-            await self._serve_conn(conn, handler, http)
+            with self._door():
+                try:
+                    if self._tls is not None:
+                        stream = await secure_server(
+                            stream, self._tls, timeout=self._config.handshake_seconds
+                        )
+                except Closed as error:
+                    self.counters.add("ws_refused", label=error.code)
+                    return
+                core = WebSocketCore(self._config, self._clock.now())
+                conn = WebSocketConn(stream, core, self._config, self._clock, stream.remote, attend=attend)
+                self._conns.add(conn)
+                request = await conn.handshake()
+            if request is None:
+                self._crowded_out(core)
+                return
+            await self._serve_conn(conn, request, handler, http)
             farewell = 1000
         except Exception as error:
             if not tcp.is_farewell(error):
@@ -131,16 +142,37 @@ class WebSocketListener:
                 raise
             farewell = 1000
         finally:
-            try:
-                if core.ended is not None and core.ended.code != "link.closed":
-                    self.counters.add("ws_refused", label=core.ended.code)
-                await conn.aclose(farewell)
-            finally:
-                self._conns.discard(conn)
+            if core is not None:
+                try:
+                    if core.ended is not None and core.ended.code != "link.closed":
+                        self.counters.add("ws_refused", label=core.ended.code)
+                    await conn.aclose(farewell)
+                finally:
+                    self._conns.discard(conn)
 
-    async def _serve_conn(self, conn: WebSocketConn, handler: ConnHandler, http: HttpHandler) -> None:
-        request = await conn.handshake()
-        assert request is not None
+    def _crowded_out(self, core: WebSocketCore | None) -> None:
+        if core is None:  # still at its TLS
+            self.counters.add("ws_refused", label="ws.handshake-crowded")
+        else:
+            # No goodbye: the place is needed now.
+            core.abort("ws.handshake-crowded", "too many handshakes at a time")
+
+    @contextmanager
+    def _door(self) -> Iterator[None]:
+        """A place for a handshake. Who comes to a full house takes the place of whoever has stood there
+        longest: an honest peer needs milliseconds, and gets in past any number that never finish."""
+        if len(self._opening) >= self._config.handshakes_max:
+            self._opening.pop(next(iter(self._opening))).cancel()
+        with anyio.CancelScope() as scope:
+            self._opening[id(scope)] = scope
+            try:
+                yield
+            finally:
+                self._opening.pop(id(scope), None)
+
+    async def _serve_conn(
+        self, conn: WebSocketConn, request: Request, handler: ConnHandler, http: HttpHandler
+    ) -> None:
         if not request.upgrade:
             self.counters.add("ws_http_answered")
             try:
