@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup run test check fmt bench proto clean
+.PHONY: help setup run test check fmt faults soak fuzz bench proto clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,16 @@ check: $(VENV)/.ready ## format, lint, types
 fmt: $(VENV)/.ready ## format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+faults: $(VENV)/.ready ## the whole fault suite: 200 kills, every write index, 10,000 bit flips
+	@AIR_FAULTS=full $(BIN)/python -m pytest -s tests/faults $(ARGS)
+
+soak: $(VENV)/.ready ## ten minutes at 500 messages a second with clients coming and going
+	@AIR_SOAK_SECONDS=600 $(BIN)/python -m pytest -s tests/soak $(ARGS)
+
+fuzz: $(VENV)/.ready ## a million executions of each parser (ARGS="gun --runs 10000")
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3,<4' || echo "no atheris here: Hypothesis makes the bytes"
+	@$(BIN)/python -m fuzz $(ARGS)
 
 bench: $(VENV)/.ready ## the stock relay and Air, measured in one run (ARGS="--quick")
 	@bash scripts/node.sh

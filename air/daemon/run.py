@@ -22,6 +22,7 @@ from air.daemon.datadir import DaemonFile, hold, load_or_create_token, write_dae
 from air.daemon.logs import logging_to
 from air.daemon.memory import collect_when_idle, quieten
 from air.daemon.ports import Relay
+from air.daemon.trim import trim_when_moved
 from air.node.config import Config
 
 __all__ = ["RelayFactory", "run"]
@@ -89,6 +90,7 @@ async def _serve(
             )
             quieten()
             tasks.start_soon(collect_when_idle, lambda: relay.hub.messages)
+            tasks.start_soon(trim_when_moved, lambda: relay.hub.messages)
             async with serving(app, listener, closing, backend=config.node.backend):
                 write_daemon_file(config.node.data, DaemonFile(str(info["admin"]), os.getpid()))
                 _announce(info, json_line)

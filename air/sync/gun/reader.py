@@ -97,8 +97,8 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int | float:
-    # As the fast reader has it. Python's longer integers can be chosen to have one hash, and a peer that sends
-    # 20,000 such ids would keep a dictionary busy for seconds.
+    # As the fast reader has it. Longer integers can be chosen to share one hash in Python, and a peer that
+    # sends 20,000 such ids would keep a dictionary busy for seconds.
     return int(text) if len(text) < 20 else _finite(text)
 
 
@@ -280,7 +280,9 @@ def _read_get(raw: dict[str, Any], id: Id, limits: GunLimits) -> Get:
         raise Violation("a get names a soul", code="gun.bad-get")
     _check_soul(soul, limits)
     # A key "" asks for the whole node, as no key does.
-    lex = ALL if part is None or part == "" else parse_lex(part, budget, reverse=reverse)
+    lex = ALL if part is None else parse_lex(part, budget, reverse=reverse)
+    if lex.exact == "":
+        lex = ALL
     for text in (lex.exact, lex.prefix, lex.start, lex.end):
         if text is not None and len(text) > limits.key_chars_max:
             raise LimitReached("a key is too long", code="limit.key")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ssl import SSLContext
 from typing import Any
 
 import anyio
 
 from air.base.backoff import Backoff, BackoffConfig
-from air.base.errors import AirError, Closed, Unreachable, Violation
+from air.base.errors import AirError, Closed, LimitReached, Unreachable, Violation
 from air.graph.mesh import Role
 from air.model.cell import Cell
-from air.model.message import Message
+from air.model.message import Get, Message, SoulRange
 from air.sync.gun.wire import KEEP_ALIVE, Greeting, GunCodec, GunConfig, GunLink
 from air.sync.hub import Hub
 from air.transport.websocket import WebSocketConfig, WebSocketConn, dial_websocket
@@ -24,6 +24,10 @@ log = logging.getLogger("air.gun")
 
 _LAST_WORDS_SECONDS = 1.0
 """How long a peer that is cut may take to read why."""
+_LOOK_SECONDS = 0.05
+"""How long to look whether a peer that does not read goes on asking."""
+_READS_SECONDS = 0.002
+"""Between two looks whether the disk has answered."""
 _POLICY = 1008
 """WebSocket close code for a peer that broke the rules (RFC 6455 7.4.1)."""
 
@@ -31,7 +35,7 @@ _POLICY = 1008
 class _GunPort:
     """One GUN connection as the hub sees it, and the event its writer sleeps on."""
 
-    __slots__ = ("_link", "codec", "cut_by", "drained", "news", "scope", "silent")
+    __slots__ = ("_link", "codec", "cut_by", "drained", "news", "over", "scope", "silent")
 
     def __init__(self, link: GunLink, codec: GunCodec) -> None:
         self._link, self.codec = link, codec
@@ -40,6 +44,8 @@ class _GunPort:
         self.scope = anyio.CancelScope()
         self.silent = anyio.Event()
         self.cut_by: Violation | None = None
+        self.over = False
+        """The connection has ended by itself; a write that is under way may still carry its last word."""
 
     @property
     def peer(self) -> str:
@@ -128,16 +134,20 @@ class GunWire:
                         await self._read(conn, link, port, id)
                 except Violation as error:
                     port.cut(error)
+                except Closed as error:
+                    reason, port.over = error.code, True
                 # A peer that is cut hears why, if it still reads. A write that is under way is let finish,
                 # because a part of a frame would hide the reason.
                 port.wake()
-                with anyio.move_on_after(_LAST_WORDS_SECONDS):
+                deaf = port.cut_by is not None and port.cut_by.code == "limit.unread"
+                with anyio.move_on_after(0 if deaf else _LAST_WORDS_SECONDS):
                     await port.silent.wait()
                 tasks.cancel_scope.cancel()
         except* Closed as group:
             reason = _first(group).code
         finally:
             hub.close_link(id)
+            link.forget()
             if port.cut_by is not None:
                 reason = port.cut_by.code
                 hub.counters.add("air_cut_total", 1, reason)
@@ -149,38 +159,112 @@ class GunWire:
                 await conn.aclose()
 
     async def _read(self, conn: WebSocketConn, link: GunLink, port: _GunPort, id: int) -> None:
-        hub = self._hub
-        high = hub.config.high_bytes
+        hub, clock, guard = self._hub, self._hub.env.clock, self.config.guard
+        early: list[bytes] = []
         while True:
-            frames = await conn.receive()
-            for frame in frames:
-                batch: list[Message] = []
-                try:
-                    for item in link.receive(frame):
-                        if type(item) is Greeting:
-                            # What came before the greeting is answered before it.
-                            hub.receive(id, batch)
-                            batch = []
-                            hub.greeted(id, item.peer)
-                        else:
-                            batch.append(item)  # type: ignore[arg-type]
-                finally:
-                    hub.receive(id, batch)
-            if link.waiting:
-                port.wake()
-            await hub.room()
-            while link.queued_bytes > high:
-                # It asks faster than it reads: its questions wait in its own socket.
-                port.drained = anyio.Event()
+            frames, early = early or await conn.receive(), []
+            messages = link.receive_all(frames)
+            began = clock.now().monotonic
+            while self._take(link, id, messages):
+                # One connection may send more in a frame than is fair to work off in one go.
+                if link.queued_bytes > hub.config.high_bytes:
+                    early += await self._catch_up(conn, link, port)
+                elif (
+                    clock.now().monotonic - began < guard.slice_seconds
+                    and hub.engine.reading(id) < guard.reads_max
+                ):
+                    continue
+                else:
+                    await self._pause(link, port, id)
+                began = clock.now().monotonic
+            await self._pause(link, port, id)
+            if link.queued_bytes > hub.config.high_bytes:
+                early += await self._catch_up(conn, link, port)
+
+    def _take(self, link: GunLink, id: int, messages: Iterator[Message | Greeting]) -> bool:
+        """Work off some messages; False when there are no more."""
+        hub, count = self._hub, self.config.guard.slice_messages
+        batch: list[Message] = []
+        try:
+            for item in messages:
+                if type(item) is Greeting:
+                    # What came before the greeting is answered before it.
+                    self._receive(link, id, batch)
+                    batch = []
+                    hub.greeted(id, item.peer)
+                    continue
+                batch.append(item)  # type: ignore[arg-type]
+                if len(batch) == count or (type(item) is Get and type(item.soul) is SoulRange):
+                    return True
+            return False
+        finally:
+            if batch:
+                self._receive(link, id, batch)
+
+    def _receive(self, link: GunLink, id: int, batch: list[Message]) -> None:
+        engine, guard = self._hub.engine, link.guard
+        duplicates, waiting = engine.duplicates, engine.reading(id)
+        self._hub.receive(id, batch)
+        if engine.duplicates != duplicates:
+            guard.repeated(message.id for message in batch)
+        reads = engine.reading(id) - waiting
+        if reads > 0:
+            scans = sum(type(one) is Get and type(one.soul) is SoulRange for one in batch)
+            guard.read(reads + scans * (self.config.guard.scan_reads - 1))
+
+    async def _pause(self, link: GunLink, port: _GunPort, id: int) -> None:
+        """Let the store and other connections catch up, and slow down a peer that wastes our time."""
+        hub, most = self._hub, self.config.guard.reads_max
+        wait = link.pace(hub.env.clock.now())
+        if link.waiting:
+            port.wake()
+        await anyio.sleep(wait)
+        # Reads that were put off until the peer has read what it was sent are not the disk's.
+        while (  # noqa: ASYNC110 - nobody reports single reads
+            hub.engine.reading(id) >= most and link.queued_bytes <= hub.config.high_bytes
+        ):
+            await anyio.sleep(_READS_SECONDS)
+        await hub.room()
+
+    async def _catch_up(self, conn: WebSocketConn, link: GunLink, port: _GunPort) -> list[bytes]:
+        """Wait for a peer that asks faster than it reads: its questions wait in its own socket.
+
+        Returns what was read meanwhile. Raises LimitReached ``limit.unread`` when it takes nothing and asks
+        for more.
+        """
+        guard, high = self.config.guard, self._hub.config.high_bytes
+        early: list[bytes] = []
+        size = insisted = 0
+        port.wake()
+        while link.queued_bytes > high:
+            before = conn.writing_since
+            port.drained = anyio.Event()
+            with anyio.move_on_after(guard.unread_seconds) as patience:
                 await port.drained.wait()
+            if not patience.cancelled_caught or conn.writing_since != before:
+                insisted = 0
+                continue
+            more = 0
+            with anyio.move_on_after(_LOOK_SECONDS):
+                while size < guard.unread_bytes_max:
+                    frames = await conn.receive()
+                    early += frames
+                    more += sum(map(len, frames))
+                    size += sum(map(len, frames))
+            insisted = insisted + 1 if more or size >= guard.unread_bytes_max else 0
+            if insisted == 2:
+                raise LimitReached(
+                    "this peer asks for more and does not read", code="limit.unread", fatal=True
+                )
+        return early
 
     async def _write(self, conn: WebSocketConn, link: GunLink, port: _GunPort, id: int) -> None:
         quiet = None if link.dialer else self.config.keep_alive_seconds
         while True:
+            if port.over or (port.cut_by is not None and not link.waiting):
+                port.silent.set()
+                return
             if not link.waiting:
-                if port.cut_by is not None:
-                    port.silent.set()
-                    return
                 news = port.news = anyio.Event()
                 with anyio.move_on_after(quiet) as patience:
                     await news.wait()

@@ -6,14 +6,16 @@ only the two ends of a connection (``dam`` messages, malformed input) is answere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from air.base.clock import Now
 from air.base.errors import Violation
 from air.base.metrics import Counters
 from air.model.message import Ack, Answer, Ephemeral, Get, Message, Put
 from air.store.memory import Memory, Node
+from air.sync.gun.guard import GuardConfig, LinkGuard
 from air.sync.gun.limits import GunLimits
 from air.sync.gun.reader import Control, parse_frame, read_message
 from air.sync.gun.writer import (
@@ -41,8 +43,7 @@ class GunConfig:
     """A quiet connection that we accepted hears ``[]`` this often, as from a stock relay."""
     frame_bytes: int = 24 * 1024
     """Messages that are waiting are joined into arrays up to this size (below F1's 32,768)."""
-    errors_max: int = 100
-    """Malformed messages a connection may send before it is closed: ``gun.too-many-errors``."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
     route_names_max: int = 7
     """Peers named in the ``><`` of a put."""
 
@@ -81,12 +82,9 @@ class GunCodec:
         node = message.memo
         if type(node) is not Node:
             return encode_answer(message, self._config.limits, self._ids)[0]
-        memo = node.encoded
-        encoded, fresh = encode_answer(
-            message, self._config.limits, self._ids, memo[0] if type(memo) is tuple else None
-        )
-        if fresh is not None and memo is None:
-            self._memory.remember_encoded(node, fresh, len(fresh.body) + 120)
+        encoded, body = encode_answer(message, self._config.limits, self._ids, node.encoded)
+        if body is not None and node.encoded is None:
+            self._memory.remember_encoded(node, body)
         return encoded
 
     def _route(self, seen_by: Sequence[str], targets: Sequence[str]) -> str:
@@ -101,13 +99,15 @@ class GunLink:
     """The protocol state of one connection."""
 
     __slots__ = (
+        "_acks",
         "_config",
         "_counters",
-        "_errors",
         "_ids",
         "_pid",
         "_queue",
+        "_sent",
         "dialer",
+        "guard",
         "peer",
         "queued_bytes",
     )
@@ -117,7 +117,8 @@ class GunLink:
     ) -> None:
         self.dialer, self._pid, self._ids = dialer, pid, ids
         self._config, self._counters = config, counters
-        self._errors = 0
+        self.guard = LinkGuard(config.guard)
+        self._acks = self._sent = 0
         self._queue: list[bytes] = []
         self.queued_bytes = 0
         self.peer = ""
@@ -130,26 +131,47 @@ class GunLink:
 
         Raises Violation when the connection must be closed.
         """
-        limits = self._config.limits
+        limits, guard = self._config.limits, self.guard
         try:
             parsed = parse_frame(frame, limits)
         except Violation as error:
+            guard.wasted(len(frame))
             self._refuse_frame(error)
+            return
+        if not parsed:
+            guard.idled()
+            guard.wasted(len(frame))
             return
         for raw in parsed:
             try:
                 message = read_message(raw, limits, self._ids() if "#" not in raw else "")
             except Violation as error:
+                guard.wasted(len(frame) // len(parsed))
                 self.refuse(raw.get("#") if "put" in raw or "get" in raw else None, error)
                 continue
             if message is None:
+                guard.idled()
+                guard.wasted(len(frame) // len(parsed))
                 continue
-            if type(message) is Control:
-                greeting = self._control(message)
+            kind = type(message)
+            if kind is Control:
+                guard.idled()
+                guard.wasted(len(frame) // len(parsed))
+                greeting = self._control(message)  # type: ignore[arg-type]
                 if greeting is not None:
                     yield greeting
-            else:
-                yield message  # type: ignore[misc]
+                continue
+            if kind is Ack:
+                self._acks += 1
+                if self._acks > self._sent + self._config.guard.acks_ahead_max:
+                    guard.idled()
+                    guard.wasted(len(frame) // len(parsed))
+            yield message  # type: ignore[misc]
+
+    def receive_all(self, frames: Iterable[bytes]) -> Iterator[Message | Greeting]:
+        """The messages of several frames, as :meth:`receive` has those of one."""
+        for frame in frames:
+            yield from self.receive(frame)
 
     def refuse(self, id: Any, error: Violation) -> None:
         """Answer a message that could not be accepted: ``err`` starts with the stable code."""
@@ -164,10 +186,21 @@ class GunLink:
         self.queue([encode_control(Control("!", self._ids(), error=f"{error.code}: {error}"))])
 
     def _count(self, error: Violation) -> None:
-        self._errors += 1
         self._counters.add("air_refused_total", 1, error.code)
-        if error.fatal or self._errors > self._config.errors_max:
-            raise Violation("too many malformed messages", code="gun.too-many-errors", fatal=True) from error
+        last = self.guard.failed()
+        if last is not None or error.fatal:
+            raise last or error
+
+    def pace(self, now: Now) -> float:
+        """Seconds to wait before reading on; a peer that is slowed down is told why.
+
+        Raises LimitReached when it goes on regardless.
+        """
+        wait, told = self.guard.check(now)
+        if told is not None:
+            self._counters.add("air_slowed_total", 1, told.code)
+            self.queue([encode_control(Control("!", self._ids(), error=f"{told.code}: {told}"))])
+        return wait
 
     def _control(self, control: Control) -> Greeting | None:
         kind = control.kind
@@ -192,8 +225,13 @@ class GunLink:
     def queue(self, messages: list[bytes]) -> None:
         """Add encoded messages to what is waiting to be sent."""
         self._queue += messages
+        self._sent += len(messages)
         for message in messages:
             self.queued_bytes += len(message)
+
+    def forget(self) -> None:
+        """Drop what is waiting: the connection is gone, and nobody shall keep that alive."""
+        self._queue, self.queued_bytes = [], 0
 
     @property
     def waiting(self) -> bool:

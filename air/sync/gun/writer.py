@@ -202,7 +202,8 @@ def _graph(cells: Sequence[Cell]) -> dict[Soul, dict[str, Any]]:
 
 def _lex(lex: Lex) -> dict[str, Any]:
     raw: dict[str, Any] = {}
-    if lex.prefix:
+    if lex.prefix or (lex.budget is not None and lex.start is None and lex.end is None):
+        # An empty prefix means all keys within the budget; without one, all keys.
         raw["*"] = lex.prefix
     if lex.start is not None:
         raw[">"] = lex.start

@@ -1,0 +1,38 @@
+"""docs/limits.md against the code: every ceiling has its row, with the default in force and a code in use."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "limits.md").read_text()
+SECTIONS = re.findall(r"^`([a-z_.]+)\.([A-Z]\w+)`\n\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+FLOORS = ("base", "transport", "graph", "store", "sync", "node", "daemon")
+SOURCE = "\n".join(path.read_text() for floor in FLOORS for path in (ROOT / "air" / floor).rglob("*.py"))
+
+
+def spelled(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if value < 1000 else f"{value:,.0f}"
+
+
+@pytest.mark.parametrize(("module", "name", "table"), SECTIONS, ids=lambda one: str(one)[:30])
+def test_the_page_tells_the_defaults_in_force(module: str, name: str, table: str) -> None:
+    config = getattr(importlib.import_module(module), name)()
+    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()[2:]]
+    for field, default, _, _ in rows:
+        assert spelled(getattr(config, field.strip("`"))) == default, field
+    named = {row[0].strip("`") for row in rows}
+    ceilings = {one.name for one in fields(config) if one.name.endswith("_max")}
+    assert ceilings <= named
+
+
+def test_every_code_on_the_page_is_one_that_the_code_uses() -> None:
+    codes = set(re.findall(r"\| `([a-z]+\.[a-z-]+)` \|", PAGE))
+    assert len(codes) > 20
+    assert {code for code in codes if f'"{code}"' not in SOURCE} == set()
+    assert set(re.findall(r'"(limit\.[a-z-]+)"', SOURCE)) - codes - {"limit.reached"} == set()
