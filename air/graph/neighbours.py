@@ -63,6 +63,10 @@ class Neighbours:
 
     # -- coming and going ------------------------------------------------------
 
+    def expect(self, name: str) -> None:
+        """A peer will be dialled under this name: what is written before it is reached is owed to it."""
+        self._upstreams.setdefault(name, Upstream(self._config.upstream))
+
     def attach(self, link: LinkId, role: Role, now: Now, name: str, out: list[Effect]) -> None:
         """A link is open. On one that we dialled, debts are paid and wishes repeated at once."""
         state = self.links[link] = LinkState(link, role, name)
@@ -73,7 +77,8 @@ class Neighbours:
             self._arrived[link] = now.monotonic
         if role is not Role.OUTBOUND:
             return
-        upstream = self._upstreams.setdefault(name, Upstream(self._config.upstream))
+        self.expect(name)
+        upstream = self._upstreams[name]
         upstream.lost()
         self._outbound[link] = (state, upstream)
         for cells in upstream.debts():

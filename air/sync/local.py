@@ -144,5 +144,9 @@ class Watcher(_LocalPort):
                 raise self._error
             self._news = anyio.Event()
             await self._news.wait()
+        return self.take()
+
+    def take(self) -> list[Cell]:
+        """What has not been read yet; empty when nothing has changed."""
         cells, self._pending = list(self._pending.values()), {}
         return cells

@@ -434,6 +434,14 @@ def test_what_was_written_while_a_dialled_peer_was_away_is_sent_until_it_acknowl
     assert [m for m in peer.heard(7) if isinstance(m, Put)] == []
 
 
+def test_what_is_written_before_a_peer_is_reached_for_the_first_time_is_owed_to_it(peer: Peer) -> None:
+    peer.engine.near.expect("up")
+    peer.say(1, put("p", cell(value="early")))
+    peer.settle()
+    peer.attach(7, Role.OUTBOUND, "up")
+    assert told(peer, 7) == [cell(value="early")]
+
+
 def test_a_newer_value_takes_the_place_of_the_one_that_is_owed(peer: Peer) -> None:
     peer.attach(7, Role.OUTBOUND, "up")
     peer.engine.detach(7)

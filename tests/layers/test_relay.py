@@ -226,6 +226,7 @@ async def test_what_was_written_while_the_other_relay_was_away_reaches_it_when_i
         port = int(first.gun_addresses[0].split(":")[2].split("/")[0])
     config = settings(tmp_path / "b", peers=(f"ws://127.0.0.1:{port}/gun",))
     async with Relay(config) as above:
+        # The other has never been reached from here.
         await above.hub.put({"s": {"k": "offline"}})
         async with Relay(settings(tmp_path / "a", port=port)) as back:
 

@@ -105,6 +105,7 @@ class GunWire:
         """Keep a connection to ``url`` for ever, coming back after jittered, growing waits."""
         env = self._hub.env
         waits = Backoff(backoff or BackoffConfig(), env.entropy)
+        self._hub.engine.near.expect(url)
         while True:
             try:
                 conn = await dial_websocket(url, config=websocket, tls=tls, clock=env.clock)
