@@ -35,14 +35,13 @@ _POLICY = 1008
 class _GunPort:
     """One GUN connection as the hub sees it, and the event its writer sleeps on."""
 
-    __slots__ = ("_link", "codec", "cut_by", "drained", "news", "over", "scope", "silent")
+    __slots__ = ("_link", "codec", "cut_by", "drained", "news", "over", "scope")
 
     def __init__(self, link: GunLink, codec: GunCodec) -> None:
         self._link, self.codec = link, codec
         self.news: anyio.Event | None = None
         self.drained: anyio.Event | None = None
         self.scope = anyio.CancelScope()
-        self.silent = anyio.Event()
         self.cut_by: Violation | None = None
         self.over = False
         """The connection has ended by itself; a write that is under way may still carry its last word."""
@@ -141,9 +140,8 @@ class GunWire:
                 # because a part of a frame would hide the reason.
                 port.wake()
                 deaf = port.cut_by is not None and port.cut_by.code == "limit.unread"
-                with anyio.move_on_after(0 if deaf else _LAST_WORDS_SECONDS):
-                    await port.silent.wait()
-                tasks.cancel_scope.cancel()
+                patience = 0 if deaf else _LAST_WORDS_SECONDS
+                tasks.cancel_scope.deadline = anyio.current_time() + patience
         except* Closed as group:
             reason = _first(group).code
         finally:
@@ -263,7 +261,6 @@ class GunWire:
         quiet = None if link.dialer else self.config.keep_alive_seconds
         while True:
             if port.over or (port.cut_by is not None and not link.waiting):
-                port.silent.set()
                 return
             if not link.waiting:
                 news = port.news = anyio.Event()
