@@ -17,8 +17,15 @@ AIR = Path(__file__).parent.parent / "air"
 FLOORS: dict[str, str] = {
     # ground
     "base": "",
+    "pb": "",
+    "codec": "base pb",
     # network tower
     "transport": "base",
+    "negotiate": "base transport",
+    "security": "base pb codec transport",
+    "mux": "base transport",
+    "swarm": "base codec transport negotiate security mux",
+    "protocols": "base pb codec mux swarm",
     # data tower
     "model": "base",
     "store": "base model",
@@ -26,15 +33,23 @@ FLOORS: dict[str, str] = {
     # bridge
     "sync": "base model store graph transport",
     # roots
-    "node": "base model store graph transport sync",
+    "node": "base model store graph transport negotiate security mux swarm protocols sync",
+    "testing": "base model store graph transport negotiate security mux swarm protocols sync",
     "daemon": "base model node",
 }
 
 DOORS: dict[str, str] = {
-    "anyio": "transport store/worker sync/exchange sync/hub sync/local sync/gun/session node daemon",
+    "anyio": "transport negotiate security mux swarm protocols store/worker sync/exchange sync/hub sync/local"
+    " sync/gun/session node daemon testing",
     "apsw": "store/sqlite",
-    "cryptography": "base/keys",
+    "Cryptodome": "security/psk",
+    "cryptography": "base/keys base/public_key base/private_key security/noise security/tls",
+    "dns": "transport/resolve",
+    "google": "pb codec security protocols",
     "hypercorn": "daemon/serve",
+    "multiaddr": "base/address",
+    "noise": "security/noise/core",
+    "OpenSSL": "security/tls",
     "orjson": "model/value store/record sync/gun/reader sync/gun/writer",
     "prometheus_client": "daemon/metrics",
     "starlette": "daemon/admin daemon/guard daemon/stream",

@@ -34,8 +34,11 @@ _SUMMARIES: Final = {
     "id": "print the peer id of the daemon",
     "health": "tell whether the daemon is well",
     "metrics": "print the counters of the daemon",
+    "verify": "check every record and the files of a daemon that does not run",
     "stop": "stop the daemon and wait for its end",
     "config": "print the settings in force and where each came from",
+    "stack": "show the network layers that a node can be made of",
+    "interop": "talk to other libp2p peers: ping, listen, dial",
 }
 _WORDS: Final[dict[str, tuple[str, int, int | None]]] = {
     "put": ("SOUL KEY=VALUE …", 2, None),
@@ -127,6 +130,10 @@ def _perform(command: str, options: list[str], words: list[str]) -> int:
     if command == "help":
         print(_overview())
         return OK
+    if command in ("stack", "interop"):
+        from air.daemon.stack import perform as perform_stack
+
+        return perform_stack(command, options, words)
     try:
         args = _parser(command).parse_args(options)
         _take_words(command, args, words)
@@ -141,6 +148,10 @@ def _perform(command: str, options: list[str], words: list[str]) -> int:
         run(settings.config, json_line=args.json)
     elif command == "config":
         _config(settings, args)
+    elif command == "verify":
+        from air.daemon.verify import verify
+
+        verify(args, settings)
     else:
         from air.daemon.commands import perform
 
@@ -170,26 +181,7 @@ def _parser(command: str) -> ArgumentParser:
     )
     add = parser.add_argument
     add("--version", action="version", version=__version__)
-    add("--json", action="store_true", help="print JSON")
-    add("--data", metavar="DIR", help="data folder of the daemon")
-    add("--config", metavar="FILE", help="configuration file (TOML)")
-    add(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="any setting, as in store.engine=memory",
-    )
-    if command in ("run", "config"):
-        add("--host", help="address of the GUN wire")
-        add("--port", help="port of the GUN wire; 0 picks a free one")
-        add("--peer", metavar="URL", action="append", help="relay to stay connected to; may be repeated")
-        add("--static", metavar="DIR", help="folder served to browsers")
-        add("--admin", metavar="HOST:PORT", help="address of the admin interface")
-        add("--backend", help="event loop: asyncio or trio")
-        add("--log-level", metavar="LEVEL", help="debug, info, warning or error")
-        if command == "config":
-            add("--template", action="store_true", help="print a documented configuration file instead")
+    if command == "verify":
         return parser
     add("--api", metavar="URL", help="admin interface of the daemon, when it is not found through --data")
     add("--token-file", metavar="FILE", help="its token")
