@@ -1,1 +1,1 @@
-"""The graph peer: an engine that merges, relays, defers, asks and acknowledges; it computes and never waits."""
+"""The graph peer: an engine that merges, relays, defers, asks and acknowledges. It never waits."""

@@ -227,7 +227,7 @@ class Engine:
             if node is None:
                 # Memory is for what is read. A node that is only written costs none of it.
                 continue
-            soul, key, value, state = kept.get(index, cell)
+            _, key, value, state = kept.get(index, cell)
             known = node.fields.get(key)
             if known is None or wins(value, state, *known):
                 memory.set(node, key, value, state)
