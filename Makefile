@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup run test check fmt faults soak fuzz bench proto clean
+.PHONY: help setup run test check fmt faults soak fuzz bench interop interop-all proto clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,14 @@ fuzz: $(VENV)/.ready ## a million executions of each parser (ARGS="gun --runs 10
 bench: $(VENV)/.ready ## the stock relay and Air, measured in one run (ARGS="--quick")
 	@bash scripts/node.sh
 	@$(BIN)/python -m bench.relay $(ARGS)
+
+interop: $(VENV)/.ready ## Air against js-libp2p and py-libp2p, every layer, both directions
+	@PYTHON=$(PYTHON) bash scripts/interop.sh js py
+	@$(BIN)/python -m tests.interop.libp2p.matrix --peers js,py $(ARGS)
+
+interop-all: $(VENV)/.ready ## the same with go and rust, built if they are missing
+	@PYTHON=$(PYTHON) bash scripts/interop.sh all
+	@$(BIN)/python -m tests.interop.libp2p.matrix $(ARGS)
 
 proto: ## regenerate air/pb from proto/
 	@bash scripts/proto.sh "$(PYTHON)"

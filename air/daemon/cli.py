@@ -181,6 +181,27 @@ def _parser(command: str) -> ArgumentParser:
     )
     add = parser.add_argument
     add("--version", action="version", version=__version__)
+    add("--json", action="store_true", help="print JSON")
+    add("--data", metavar="DIR", help="data folder of the daemon")
+    add("--config", metavar="FILE", help="configuration file (TOML)")
+    add(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any setting, as in store.engine=memory",
+    )
+    if command in ("run", "config"):
+        add("--host", help="address of the GUN wire")
+        add("--port", help="port of the GUN wire; 0 picks a free one")
+        add("--peer", metavar="URL", action="append", help="relay to stay connected to; may be repeated")
+        add("--static", metavar="DIR", help="folder served to browsers")
+        add("--admin", metavar="HOST:PORT", help="address of the admin interface")
+        add("--backend", help="event loop: asyncio or trio")
+        add("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+        if command == "config":
+            add("--template", action="store_true", help="print a documented configuration file instead")
+        return parser
     if command == "verify":
         return parser
     add("--api", metavar="URL", help="admin interface of the daemon, when it is not found through --data")

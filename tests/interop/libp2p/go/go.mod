@@ -1,0 +1,5 @@
+module air-interop-peer
+
+go 1.26.0
+
+require github.com/libp2p/go-libp2p v0.51.0

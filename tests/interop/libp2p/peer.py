@@ -1,0 +1,358 @@
+"""py-libp2p as the other side of Air's interop matrix. The command line is in README.md.
+
+This runs in an environment of its own, where Air is not installed and py-libp2p is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from libp2p import new_host
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_pair
+from libp2p.identity.identify.pb.identify_pb2 import Identify
+from libp2p.network.config import ConnectionConfig
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.security.tls.transport import PROTOCOL_ID as TLS_PROTOCOL_ID
+from libp2p.security.tls.transport import TLSTransport
+from libp2p.stream_muxer.mplex.mplex import MPLEX_PROTOCOL_ID, Mplex
+from libp2p.stream_muxer.mplex.mplex_stream import MplexStream
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL_ID
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from multiaddr import Multiaddr
+
+ECHO = "/echo/1.0.0"
+PERF = "/perf/1.0.0"
+PING = "/ipfs/ping/1.0.0"
+IDENTIFY = "/ipfs/id/1.0.0"
+CHUNK = 64 * 1024
+
+# A stream's bytes are a window into one repeated block, so that a byte out of place never goes unseen.
+BLOCK = 65_521
+PATTERN = bytes((at * 167 + (at >> 8)) & 255 for at in range(BLOCK)) * 2
+
+
+def say(**line: Any) -> None:
+    print(json.dumps(line), flush=True)
+
+
+def expected(start: int, length: int) -> bytes:
+    return PATTERN[start % BLOCK : start % BLOCK + length]
+
+
+async def read(stream: Any, limit: int = CHUNK) -> bytes:
+    """At most ``limit`` bytes; empty at the end."""
+    try:
+        return bytes(await stream.read(limit))
+    except StreamEOF:
+        return b""
+
+
+async def read_exactly(stream: Any, length: int) -> bytes:
+    found = b""
+    while len(found) < length:
+        piece = await read(stream, length - len(found))
+        if not piece:
+            raise EOFError(f"{len(found)} bytes of {length}, then the end")
+        found += piece
+    return found
+
+
+async def serve_echo(stream: Any) -> None:
+    try:
+        while data := await read(stream):
+            await stream.write(data)
+        await stream.close()
+    except Exception as error:
+        logging.info("echo: %r", error)
+        await stream.reset()
+
+
+async def serve_perf(stream: Any) -> None:
+    try:
+        down = int.from_bytes(await read_exactly(stream, 8), "big")
+        while await read(stream):
+            pass
+        await pour(stream, down)
+        await stream.close()
+    except Exception as error:
+        logging.info("perf: %r", error)
+        await stream.reset()
+
+
+async def pour(stream: Any, count: int) -> None:
+    zeroes = bytes(CHUNK)
+    while count > 0:
+        await stream.write(zeroes[: min(count, CHUNK)])
+        count -= CHUNK
+
+
+def make_host(flags: argparse.Namespace, listen: list[Multiaddr]) -> Any:
+    pair = create_new_key_pair(bytes.fromhex(flags.seed) if flags.seed else os.urandom(32))
+    security = {
+        "noise": lambda: {
+            NOISE_PROTOCOL_ID: NoiseTransport(pair, noise_privkey=create_new_noise_pair().private_key)
+        },
+        "tls": lambda: {TLS_PROTOCOL_ID: TLSTransport(pair)},
+        "plaintext": lambda: {PLAINTEXT_PROTOCOL_ID: InsecureTransport(pair)},
+    }[flags.security]()
+    # The choice is passed on as a mapping: muxer_preference would offer yamux behind mplex all the same.
+    muxers = {
+        "yamux": {YAMUX_PROTOCOL_ID: Yamux},
+        "mplex": {MPLEX_PROTOCOL_ID: Mplex},
+        "both": {YAMUX_PROTOCOL_ID: Yamux, MPLEX_PROTOCOL_ID: Mplex},
+    }[flags.muxer]
+    # Three per peer is the default, and a runner that dials again with the same identity would meet it.
+    limits = ConnectionConfig(max_connections_per_peer=1000)
+    return new_host(
+        key_pair=pair,
+        sec_opt=security,
+        muxer_opt=muxers,
+        listen_addrs=listen or None,
+        enable_websocket=True,
+        connection_config=limits,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_end_of_stdin() -> None:
+    # Not sys.stdin: its lock, held by a thread that is left behind, would abort the interpreter at its end.
+    while os.read(0, 4096):
+        pass
+
+
+async def listen(flags: argparse.Namespace) -> int:
+    wanted: list[Multiaddr] = []
+    # Port 0 is resolved here, as py-libp2p gives /tcp/0 and /tcp/0/ws one port and then loses connections.
+    if flags.tcp_port is not None or flags.ws_port is None:
+        wanted.append(Multiaddr(f"/ip4/127.0.0.1/tcp/{flags.tcp_port or free_port()}"))
+    if flags.ws_port is not None:
+        wanted.append(Multiaddr(f"/ip4/127.0.0.1/tcp/{flags.ws_port or free_port()}/ws"))
+    host = make_host(flags, wanted)
+    host.set_stream_handler(ECHO, serve_echo)
+    host.set_stream_handler(PERF, serve_perf)
+    async with host.run(listen_addrs=wanted):
+        say(
+            event="listening",
+            impl="py",
+            peer=str(host.get_id()),
+            addrs=[f"{address}/p2p/{host.get_id()}" for address in wanted],
+            protocols=[str(name) for name in host.get_mux().get_protocols() if name],
+        )
+        await trio.to_thread.run_sync(wait_for_end_of_stdin, abandon_on_cancel=True)
+    return 0
+
+
+async def echo_once(host: Any, peer: Any, number: int, count: int) -> None:
+    stream = await host.new_stream(peer, [ECHO])
+
+    async def send() -> None:
+        for start in range(0, count, 32 * 1024):
+            await stream.write(expected(number + start, min(count - start, 32 * 1024)))
+        await stream.close_write()
+
+    got = 0
+    try:
+        async with trio.open_nursery() as nursery:
+            if isinstance(stream.muxed_stream, MplexStream):
+                # Its one lock for both directions keeps a writer waiting while a reader waits for data.
+                await send()
+            else:
+                nursery.start_soon(send)
+            while data := await read(stream):
+                for at in range(0, len(data), BLOCK):
+                    part = data[at : at + BLOCK]
+                    if part != expected(number + got, len(part)):
+                        raise ValueError(f"echo differs within {len(part)} bytes after byte {got}")
+                    got += len(part)
+    except BaseException:
+        with trio.move_on_after(1, shield=True):
+            await stream.reset()
+        raise
+    if got != count:
+        raise ValueError(f"echo: {got} bytes of {count} came back")
+    await stream.close()
+
+
+async def op_identify(host: Any, peer: Any, flags: argparse.Namespace) -> dict[str, Any]:
+    stream = await host.new_stream(peer, [IDENTIFY])
+    data = b""
+    while piece := await read(stream):
+        data += piece
+    await stream.close()
+    found = Identify()
+    while data:
+        length = shift = used = 0
+        while True:
+            byte = data[used]
+            length |= (byte & 127) << shift
+            shift += 7
+            used += 1
+            if byte < 128:
+                break
+        # The specification lets a peer split what it says into messages; together they are one.
+        found.MergeFromString(data[used : used + length])
+        data = data[used + length :]
+    return {
+        "agent": found.agent_version,
+        "version": found.protocol_version,
+        "protocols": list(found.protocols),
+        "addrs": [str(Multiaddr(address)) for address in found.listen_addrs],
+        "observed": str(Multiaddr(found.observed_addr)) if found.observed_addr else None,
+        "signed": bool(found.signedPeerRecord),
+    }
+
+
+async def op_ping(host: Any, peer: Any, flags: argparse.Namespace) -> dict[str, Any]:
+    stream = await host.new_stream(peer, [PING])
+    times = []
+    for _ in range(flags.count):
+        sent = os.urandom(32)
+        start = time.perf_counter()
+        await stream.write(sent)
+        if await read_exactly(stream, 32) != sent:
+            raise ValueError("ping: another answer than the question")
+        times.append(1000 * (time.perf_counter() - start))
+    await stream.close()
+    return {"count": flags.count, "ms": statistics.median(times)}
+
+
+async def op_echo(host: Any, peer: Any, flags: argparse.Namespace) -> dict[str, Any]:
+    async with trio.open_nursery() as nursery:
+        for number in range(flags.count):
+            nursery.start_soon(echo_once, host, peer, number, flags.bytes)
+    return {"count": flags.count, "bytes": flags.bytes}
+
+
+async def op_perf(host: Any, peer: Any, flags: argparse.Namespace) -> dict[str, Any]:
+    stream = await host.new_stream(peer, [PERF])
+    start = time.perf_counter()
+    await stream.write(flags.down.to_bytes(8, "big"))
+    await pour(stream, flags.up)
+    await stream.close_write()
+    uploaded = time.perf_counter()
+    got = 0
+    while data := await read(stream, 1024 * 1024):
+        got += len(data)
+    if got != flags.down:
+        raise ValueError(f"perf: {got} bytes of {flags.down} came down")
+    await stream.close()
+    done = time.perf_counter()
+    return {
+        "up": flags.up,
+        "down": flags.down,
+        "up_ms": 1000 * (uploaded - start),
+        "down_ms": 1000 * (done - uploaded),
+    }
+
+
+async def op_half_close(host: Any, peer: Any, flags: argparse.Namespace) -> dict[str, Any]:
+    """Half-close before a byte is sent: the answer to nothing is an end."""
+    await echo_once(host, peer, 0, 0)
+    return {}
+
+
+async def op_reset(host: Any, peer: Any, flags: argparse.Namespace) -> dict[str, Any]:
+    """A reset stream takes nothing with it: the next one on the same connection is well."""
+    for number in range(20):
+        stream = await host.new_stream(peer, [ECHO])
+        if number:
+            await stream.write(expected(number, 1000 * number))
+        await stream.reset()
+    await echo_once(host, peer, 7, 100_000)
+    return {}
+
+
+OPERATIONS: dict[str, Callable[[Any, Any, argparse.Namespace], Awaitable[dict[str, Any]]]] = {
+    "identify": op_identify,
+    "ping": op_ping,
+    "echo": op_echo,
+    "perf": op_perf,
+    "half-close": op_half_close,
+    "reset": op_reset,
+}
+
+
+def told(error: BaseException) -> str:
+    """The first error inside a group: what a nursery wraps is what went wrong."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+async def dial(flags: argparse.Namespace) -> int:
+    host = make_host(flags, [])
+    info = info_from_p2p_addr(Multiaddr(flags.address))
+    ok = True
+    async with host.run(listen_addrs=[]):
+        start = time.perf_counter()
+        try:
+            with trio.fail_after(flags.timeout / 1000):
+                await host.connect(info)
+        except Exception as error:
+            logging.exception("dial")
+            say(event="failed", error=told(error))
+            return 1
+        connection = host.get_network().get_connections(info.peer_id)[0]
+        say(
+            event="connected",
+            impl="py",
+            peer=str(info.peer_id),
+            addr=flags.address,
+            encryption=connection.get_negotiated_security_protocol(),
+            muxer=connection.get_negotiated_muxer_protocol(),
+            ms=1000 * (time.perf_counter() - start),
+        )
+        for op in filter(None, flags.ops.split(",")):
+            try:
+                with trio.fail_after(flags.timeout / 1000):
+                    about = await OPERATIONS[op](host, info.peer_id, flags)
+                say(event="result", op=op, ok=True, **about)
+            except Exception as error:
+                logging.exception(op)
+                ok = False
+                say(event="result", op=op, ok=False, error=told(error))
+    return 0 if ok else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("mode", choices=("listen", "dial"))
+    parser.add_argument("address", nargs="?")
+    parser.add_argument("--tcp-port", type=int)
+    parser.add_argument("--ws-port", type=int)
+    parser.add_argument("--muxer", choices=("yamux", "mplex", "both"), default="yamux")
+    parser.add_argument("--security", choices=("noise", "tls", "plaintext"), default="noise")
+    parser.add_argument("--seed")
+    parser.add_argument("--ops", default="identify,ping,echo,perf")
+    parser.add_argument("--bytes", type=int, default=1024)
+    parser.add_argument("--up", type=int, default=1 << 20)
+    parser.add_argument("--down", type=int, default=1 << 20)
+    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--timeout", type=float, default=30_000)
+    flags = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    return trio.run({"listen": listen, "dial": dial}[flags.mode], flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
