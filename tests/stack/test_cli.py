@@ -43,6 +43,8 @@ class Air:
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "air", *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+        # A shell that runs the suite in the background has it ignore Ctrl-C, and children inherit that.
+        options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         return subprocess.Popen(command, env=self.environ, **(pipes | options))
 
     def run(self, *arguments: str, data: bool = True) -> tuple[int, str, str]:
