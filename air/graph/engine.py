@@ -222,6 +222,7 @@ class Engine:
         out: list[Effect] = []
         write = self._writes.pop(ticket)
         memory, cells = self.memory, write.cells
+        late: set[int] = set()
         for index, cell in enumerate(cells):
             node = memory.node(cell.soul)
             if node is None:
@@ -231,8 +232,11 @@ class Engine:
             known = node.fields.get(key)
             if known is None or wins(value, state, *known):
                 memory.set(node, key, value, state)
+            elif wins(*known, value, state):
+                # Memory has learnt the node meanwhile, and something newer after it; that was told at once.
+                late.add(index)
         if not write.told:
-            won = [cell for index, cell in enumerate(cells) if index not in kept]
+            won = [cell for index, cell in enumerate(cells) if index not in kept and index not in late]
             self.accepted += len(won)
             self.ignored += len(kept)
             if won:
@@ -415,5 +419,17 @@ class Engine:
             return
         self._seen.set((answer.re, content), content, now.monotonic)
         self._put(link, Put(self._ids(), cells), now, out, ack=False)
-        if asker is not None and asker in self.near and asker != link:
+        if asker is None or asker not in self.near or asker == link:
+            return
+        state = self.near.links[asker]
+        if state.role is not Role.LOCAL:
             out.append(Send((asker,), Answer(self._ids(), answer.re, answer.nodes, answer.more)))
+            return
+        # Other peers merge what they are answered. A reader in this program does not, so it gets what the
+        # graph has made of the answer, and nothing that is old or not due yet.
+        for soul, _ in answer.nodes if not answer.more else ():
+            keys = state.wants.get(soul)
+            lex = ALL if keys is None else Lex(exact=next(iter(keys)))
+            self._ticket += 1
+            self._reads[self._ticket] = _Read(asker, Get(answer.re, soul, lex), first=False)
+            out.append(Fetch(self._ticket, asker, soul, lex))

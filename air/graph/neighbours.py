@@ -184,7 +184,9 @@ class Neighbours:
     def acknowledged(self, link: LinkId, ack: Ack) -> None:
         """A peer that we dialled has answered a write."""
         entry = self._outbound.get(link)
-        if entry is not None and entry[1].acknowledged(ack.re) and ack.error is not None:
+        # What its disk refuses today it may keep tomorrow; what it refuses for what it is, it never takes.
+        taken = ack.error is None or not ack.error.startswith("store.")
+        if entry is not None and entry[1].acknowledged(ack.re, taken=taken) and ack.error is not None:
             self.refused += 1
 
     def pass_around(self, source: LinkId, message: Ephemeral, now: Now, out: list[Effect]) -> None:

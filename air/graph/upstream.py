@@ -21,9 +21,10 @@ class UpstreamConfig:
     """Fields kept for one peer until it acknowledges; beyond, the oldest debt is dropped and counted."""
     asked_max: int = 100_000
     """Nodes and fields we remember having asked it for on this connection."""
-    settle_seconds: float = 30.0
+    settle_seconds: float = 100.0
     """A write sent on a living connection this long ago counts as taken: a stock relay never answers a
-    put whose fields are all stale or equal (gun-wire 1.9)."""
+    put whose fields are all stale or equal (gun-wire 1.9). Longer than a dead connection goes unnoticed, and
+    said once more on the next connection: a peer whose clock is behind answers when the write is due."""
     put_cells_max: int = 200
     """Fields per message when a debt is sent again (a stock relay's reader damages large frames, F1)."""
 
@@ -37,11 +38,15 @@ class _Sent:
 class Upstream:
     """The books of one peer that we dial."""
 
-    __slots__ = ("_asked", "_config", "_owed", "_sent", "dropped")
+    __slots__ = ("_again", "_asked", "_config", "_owed", "_said", "_sent", "dropped")
 
     def __init__(self, config: UpstreamConfig) -> None:
         self._config = config
         self._owed: dict[tuple[Soul, Key], Cell] = {}
+        self._again: dict[tuple[Soul, Key], Cell] = {}
+        """Taken without an answer; to be said once more on the next connection."""
+        self._said: set[tuple[Soul, Key]] = set()
+        """Of what is owed, what is being said once more."""
         self._sent: dict[Id, _Sent] = {}
         self._asked: set[tuple[Soul, Key | None]] = set()
         self.dropped = 0
@@ -56,8 +61,12 @@ class Upstream:
         for cell in cells:
             place = (cell.soul, cell.key)
             owed.pop(place, None)
+            self._again.pop(place, None)
+            self._said.discard(place)
             if len(owed) >= self._config.owed_max:
-                del owed[next(iter(owed))]
+                oldest = next(iter(owed))
+                del owed[oldest]
+                self._said.discard(oldest)
                 self.dropped += 1
             owed[place] = cell
 
@@ -65,19 +74,31 @@ class Upstream:
         """These cells went out as message ``id``."""
         self._sent[id] = _Sent(cells, monotonic)
 
-    def acknowledged(self, id: Id) -> bool:
-        """The peer has taken message ``id`` (or refused it for good). False when it was not ours."""
+    def acknowledged(self, id: Id, *, taken: bool = True) -> bool:
+        """The peer has taken message ``id`` (or refused it for good). False when it was not ours.
+
+        Not ``taken``: it cannot keep it at the moment, so it is still owed.
+        """
         sent = self._sent.pop(id, None)
         if sent is None:
             return False
-        self._settle(sent.cells)
+        if taken:
+            self._settle(sent.cells)
         return True
 
-    def _settle(self, cells: Iterable[Cell]) -> None:
+    def _settle(self, cells: Iterable[Cell], *, again: bool = False) -> None:
         for cell in cells:
-            held = self._owed.get((cell.soul, cell.key))
+            place = (cell.soul, cell.key)
+            held = self._owed.get(place)
             if held is not None and held.state <= cell.state:
-                del self._owed[cell.soul, cell.key]
+                del self._owed[place]
+                if again and place not in self._said and len(self._again) < self._config.owed_max:
+                    self._again[place] = cell
+                self._said.discard(place)
+            elif not again:
+                late = self._again.get(place)
+                if late is not None and late.state <= cell.state:
+                    del self._again[place]
 
     @property
     def deadline(self) -> float | None:
@@ -92,12 +113,16 @@ class Upstream:
             id, sent = next(iter(self._sent.items()))
             if sent.at + self._config.settle_seconds > monotonic:
                 return
-            self.acknowledged(id)
+            del self._sent[id]
+            self._settle(sent.cells, again=True)
 
     def lost(self) -> None:
         """The connection is gone: whatever was on its way is owed again, and nothing is subscribed."""
         self._sent.clear()
         self._asked.clear()
+        again, self._again = self._again, {}
+        self.owe(again.values())
+        self._said.update(again)
 
     def debts(self) -> Iterator[list[Cell]]:
         """Everything owed, in messages of a size that any relay can read."""

@@ -111,6 +111,11 @@ class Memory:
         self.forget_encoded(node)
         node.encoded = encoded
         self.charge(node, len(encoded) + ENCODED_BYTES)
+        if not self.authoritative:
+            self.evict()
+        elif self.bytes > self.limit_bytes:
+            # Data does not make room for copies of itself when nothing is behind this memory.
+            self.forget_encoded(node)
 
     def forget_encoded(self, node: Node) -> None:
         if node.encoded is not None:

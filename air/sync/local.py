@@ -110,6 +110,8 @@ class Watcher(_LocalPort):
     def __init__(self, soul: Soul, key: Key | None, fields_max: int) -> None:
         self._soul, self._key, self._fields_max = soul, key, fields_max
         self._pending: dict[Key, Cell] = {}
+        self._shown: dict[Key, Cell] = {}
+        """What was read, so that a page that was on its way while something newer came shows nothing old."""
         self._error: AirError | None = None
         self._news = anyio.Event()
 
@@ -127,7 +129,7 @@ class Watcher(_LocalPort):
         for cell in cells:
             if self._key is not None and cell.key != self._key:
                 continue
-            known = pending.get(cell.key)
+            known = pending.get(cell.key) or self._shown.get(cell.key)
             if known is None or wins(cell.value, cell.state, known.value, known.state):
                 pending[cell.key] = cell
         if len(pending) > self._fields_max:
@@ -148,5 +150,9 @@ class Watcher(_LocalPort):
 
     def take(self) -> list[Cell]:
         """What has not been read yet; empty when nothing has changed."""
-        cells, self._pending = list(self._pending.values()), {}
+        cells, shown = list(self._pending.values()), self._shown
+        shown.update(self._pending)
+        self._pending.clear()
+        while len(shown) > self._fields_max:
+            del shown[next(iter(shown))]
         return cells

@@ -472,7 +472,7 @@ def test_a_write_that_a_living_peer_never_answers_counts_as_taken_after_a_while(
     peer.say(1, put("p", cell()))
     peer.settle()
     assert peer.engine.near.owed() == 1
-    peer.advance(31)
+    peer.advance(UpstreamConfig().settle_seconds + 1)
     assert peer.engine.near.owed() == 0
 
 
