@@ -5,8 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+RUNS ?= 1000
+FIRST ?= 100000
+PEERS ?= 5
 
-.PHONY: help setup run test check fmt faults soak fuzz bench interop interop-all proto clean
+.PHONY: help setup run test check fmt faults soak soak-sim planted fuzz bench interop interop-all proto clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +41,12 @@ faults: $(VENV)/.ready ## the whole fault suite: 200 kills, every write index, 1
 
 soak: $(VENV)/.ready ## ten minutes at 500 messages a second with clients coming and going
 	@AIR_SOAK_SECONDS=600 $(BIN)/python -m pytest -s tests/soak $(ARGS)
+
+soak-sim: $(VENV)/.ready ## simulated networks for as long as asked (RUNS=1000 FIRST=100000 PEERS=5)
+	@$(BIN)/python -m tests.sim.soak $(RUNS) $(FIRST) $(PEERS)
+
+planted: $(VENV)/.ready ## plant each of the bugs in tests/planted and tell which level catches it
+	@$(BIN)/python tests/planted/run.py $(ARGS)
 
 fuzz: $(VENV)/.ready ## a million executions of each parser (ARGS="gun --runs 10000")
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3,<4' || echo "no atheris here: Hypothesis makes the bytes"

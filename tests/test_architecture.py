@@ -35,7 +35,8 @@ FLOORS: dict[str, str] = {
     # roots
     "node": "base model store graph transport negotiate security mux swarm protocols sync",
     "testing": "base model store graph transport negotiate security mux swarm protocols sync",
-    "daemon": "base model node",
+    "sim": "base model store graph sync",
+    "daemon": "base model node sim",
 }
 
 DOORS: dict[str, str] = {
@@ -50,7 +51,7 @@ DOORS: dict[str, str] = {
     "multiaddr": "base/address",
     "noise": "security/noise/core",
     "OpenSSL": "security/tls",
-    "orjson": "model/value store/record sync/gun/reader sync/gun/writer",
+    "orjson": "model/value store/record sync/gun/reader sync/gun/writer sim/gun_json",
     "prometheus_client": "daemon/metrics",
     "starlette": "daemon/admin daemon/guard daemon/stream",
     "uvloop": "daemon/run",

@@ -35,6 +35,7 @@ _SUMMARIES: Final = {
     "health": "tell whether the daemon is well",
     "metrics": "print the counters of the daemon",
     "verify": "check every record and the files of a daemon that does not run",
+    "sim": "simulate whole networks and their faults under one seed",
     "stop": "stop the daemon and wait for its end",
     "config": "print the settings in force and where each came from",
     "stack": "show the network layers that a node can be made of",
@@ -46,7 +47,10 @@ _WORDS: Final[dict[str, tuple[str, int, int | None]]] = {
     "watch": ("SOUL [KEY]", 1, 2),
 }
 """What a command takes beside options: in words, at least, at most."""
-_SWITCHES: Final = frozenset({"--json", "--reverse", "--states", "--template", "-h", "--help", "--version"})
+_SWITCHES: Final = frozenset(
+    {"--json", "--reverse", "--states", "--template", "-h", "--help", "--version"}
+    | {"--chaos", "--no-tight", "--shrink", "--tight"}
+)
 
 
 class _Parser(ArgumentParser):
@@ -141,6 +145,10 @@ def _perform(command: str, options: list[str], words: list[str]) -> int:
         return OK  # --help and --version have printed what they had to
     except Misuse as error:
         raise Misuse(f"{error.message} (air {command} --help)") from None
+    if command == "sim":
+        from air.daemon.simulate import perform as simulate
+
+        return simulate(args)
     settings = load(os.environ, config_file=args.config, flags=_flags(args))
     if command == "run":
         from air.daemon.run import run
@@ -181,6 +189,11 @@ def _parser(command: str) -> ArgumentParser:
     )
     add = parser.add_argument
     add("--version", action="version", version=__version__)
+    if command == "sim":
+        from air.daemon.simulate import add_options
+
+        add_options(parser)
+        return parser
     add("--json", action="store_true", help="print JSON")
     add("--data", metavar="DIR", help="data folder of the daemon")
     add("--config", metavar="FILE", help="configuration file (TOML)")
