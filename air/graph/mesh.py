@@ -28,6 +28,8 @@ class Role(Enum):
     """They dialled us: they are told what they asked for."""
     OUTBOUND = "outbound"
     """We dialled them: they are told every write, and asked for what we are asked for."""
+    PEER = "peer"
+    """Both ends hold everything: each is told every write once it is durable, and repairs what it missed."""
     LOCAL = "local"
     """A watcher in this program."""
 

@@ -2,6 +2,7 @@
 
 from air.model.cell import Cell, Fields, Key, Soul, State
 from air.model.lex import ALL, Lex, matches, parse_lex
+from air.model.mark import Dot, Mark
 from air.model.message import Ack, Answer, Ephemeral, Get, Message, Put, SoulRange
 from air.model.value import Link, Value, canonical, number_text, unit_bytes, value_bytes, value_text
 
@@ -10,12 +11,14 @@ __all__ = [
     "Ack",
     "Answer",
     "Cell",
+    "Dot",
     "Ephemeral",
     "Fields",
     "Get",
     "Key",
     "Lex",
     "Link",
+    "Mark",
     "Message",
     "Put",
     "Soul",

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from air.model.cell import Cell, Fields, Key, Soul
 from air.model.lex import ALL, Lex
+from air.model.mark import Mark
 
 __all__ = ["Ack", "Answer", "Ephemeral", "Get", "Id", "Message", "Put", "SoulRange"]
 
@@ -28,6 +29,8 @@ class Put:
     """Peer ids that have this message already (``><`` on the GUN wire)."""
     extra: dict[str, object] | None = None
     """Fields of the message that Air has no use for; they travel on as they came."""
+    marks: Sequence[Mark] | None = None
+    """One for each cell, when it came by the native wire; else the store gives this peer's own."""
 
 
 @dataclass(frozen=True, slots=True)
