@@ -31,7 +31,7 @@ FLOORS: dict[str, str] = {
     "store": "base model",
     "graph": "base model store",
     # bridge
-    "sync": "base model store graph transport",
+    "sync": "base codec pb model store graph transport security mux swarm protocols",
     # roots
     "node": "base model store graph transport negotiate security mux swarm protocols sync",
     "testing": "base model store graph transport negotiate security mux swarm protocols sync",
@@ -41,12 +41,12 @@ FLOORS: dict[str, str] = {
 
 DOORS: dict[str, str] = {
     "anyio": "transport negotiate security mux swarm protocols store/worker sync/exchange sync/hub sync/local"
-    " sync/gun/session node daemon testing",
+    " sync/gun/session sync/native/session sync/repair/session sync/opening sync/blocking node daemon testing",
     "apsw": "store/sqlite",
     "Cryptodome": "security/psk",
     "cryptography": "base/keys base/public_key base/private_key security/noise security/tls",
     "dns": "transport/resolve",
-    "google": "pb codec security protocols",
+    "google": "pb codec security protocols sync/native sync/repair",
     "hypercorn": "daemon/serve",
     "multiaddr": "base/address",
     "noise": "security/noise/core",
@@ -56,6 +56,7 @@ DOORS: dict[str, str] = {
     "starlette": "daemon/admin daemon/guard daemon/stream",
     "uvloop": "daemon/run",
     "websockets": "transport/websocket",
+    "zstandard": "codec/zstd",
 }
 """Third-party package -> where it may be imported: modules, or whole packages."""
 
