@@ -11,7 +11,7 @@ from air.base.clock import ManualClock
 from air.base.entropy import IdSource, SeededEntropy
 from air.base.errors import Violation
 from air.base.metrics import Counters
-from air.graph.effects import Effect, Fetch, FetchSouls, Notify, Persist, Send
+from air.graph.effects import Effect, Fetch, FetchSouls, Notify, Persist, Send, Settled
 from air.graph.engine import Engine, EngineConfig
 from air.graph.mesh import Role
 from air.model import Cell, Message
@@ -47,6 +47,7 @@ class Peer:
         self.jobs: list[Persist | Fetch | FetchSouls] = []
         self.sent: dict[int, list[Message]] = {}
         self.changes: list[Cell] = []
+        self.settled: list[Settled] = []
 
     def restart(self) -> None:
         self._start()
@@ -66,6 +67,8 @@ class Peer:
                     self.sent[link].append(effect.message)
             elif isinstance(effect, Notify):
                 self.changes += effect.cells
+            elif isinstance(effect, Settled):
+                self.settled.append(effect)
             else:
                 self.jobs.append(effect)
 
@@ -76,7 +79,8 @@ class Peer:
             if isinstance(job, Persist) and fail:
                 self.take(self.engine.aborted(job.ticket, fail, now))
             elif isinstance(job, Persist):
-                self.take(self.engine.persisted(job.ticket, self.disk.write(job.cells), now))
+                kept, marks = self.disk.write(job.cells), job.marks
+                self.take(self.engine.persisted(job.ticket, kept, now, marks and (lambda marks=marks: marks)))
             elif isinstance(job, Fetch):
                 page = self.disk.read(job.soul, job.lex, after=job.after)
                 self.take(self.engine.fetched(job.ticket, page, now))

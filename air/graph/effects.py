@@ -9,9 +9,10 @@ from typing import TypeAlias
 from air.graph.mesh import LinkId
 from air.model.cell import Cell, Key, Soul
 from air.model.lex import Lex
+from air.model.mark import Mark
 from air.model.message import Message, SoulRange
 
-__all__ = ["Effect", "Fetch", "FetchSouls", "Notify", "Persist", "Send"]
+__all__ = ["Effect", "Fetch", "FetchSouls", "Notify", "Persist", "Send", "Settled"]
 
 
 @dataclass(slots=True)
@@ -32,6 +33,8 @@ class Persist:
 
     ticket: int
     cells: Sequence[Cell]
+    marks: Sequence[Mark] | None = None
+    """One for each cell when they were written elsewhere; None: they get this peer's own."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,16 @@ class FetchSouls:
 
 
 @dataclass(slots=True)
+class Settled:
+    """A dialled peer has taken these cells, or refused them for good with ``error``."""
+
+    peer: str
+    """The name it is dialled by."""
+    cells: Sequence[Cell]
+    error: str | None = None
+
+
+@dataclass(slots=True)
 class Notify:
     """Tell watchers in this program about cells that have changed."""
 
@@ -62,4 +75,4 @@ class Notify:
     cells: Sequence[Cell]
 
 
-Effect: TypeAlias = Send | Persist | Fetch | FetchSouls | Notify
+Effect: TypeAlias = Send | Persist | Fetch | FetchSouls | Settled | Notify

@@ -26,9 +26,10 @@ from air.graph.defer import Deferred, DeferredConfig
 from air.graph.effects import Effect, Fetch, FetchSouls, Persist, Send
 from air.graph.mesh import Fading, LinkId, Role
 from air.graph.neighbours import NeighbourConfig, Neighbours
-from air.model.cell import Cell, Fields, Key, Soul
+from air.model.cell import Cell, Fields, Key, Soul, State
 from air.model.ham import wins
 from air.model.lex import ALL, Lex
+from air.model.mark import Mark
 from air.model.message import Ack, Answer, Ephemeral, Get, Id, Message, Put, SoulRange
 from air.store.api import Page
 from air.store.memory import Memory, select, size_of
@@ -56,6 +57,8 @@ class _Promise:
     put: Put
     parts: int
     ack: bool
+    marks: dict[tuple[Soul, Key, State], Mark] | None = None
+    """Of the cells of ``put``, when it brought any."""
 
 
 @dataclass(slots=True)
@@ -120,6 +123,22 @@ class Engine:
         self.near.greeted(link, peer, now, out)
         return out
 
+    def subscribe(self, link: LinkId, prefix: str) -> None:
+        """Tell a link from now on of every node whose soul starts with ``prefix``. Raises LimitReached."""
+        self.near.interest.add_prefix(self.near.links[link], prefix)
+
+    def unsubscribe(
+        self, link: LinkId, soul: Soul | None = None, key: Key | None = None, *, prefix: str | None = None
+    ) -> None:
+        """A link wants no more to be told of a node, of one field of it, or of a prefix."""
+        state, interest = self.near.links[link], self.near.interest
+        if prefix is not None:
+            interest.drop_prefix(state, prefix)
+        elif soul is not None and key is not None:
+            interest.drop_key(state, soul, key)
+        elif soul is not None:
+            interest.drop(state, soul)
+
     # -- messages --------------------------------------------------------------
 
     def receive(self, link: LinkId, message: Message, now: Now) -> list[Effect]:
@@ -132,7 +151,7 @@ class Engine:
         elif type(message) is Answer:
             self._answer(link, message, now, out)
         elif type(message) is Ack:
-            self.near.acknowledged(link, message)
+            self.near.acknowledged(link, message, out)
         elif type(message) is Ephemeral:
             content = hash(repr(message.fields))
             if self._seen.get(message.id) == content:
@@ -177,6 +196,11 @@ class Engine:
             cells = [cell for cell in cells if cell.state <= wall]
         self._seen.set(put.id, content, now.monotonic)
         promise = _Promise(link, put, len(later), ack)
+        if put.marks is not None:
+            promise.marks = {
+                (cell.soul, cell.key, cell.state): mark
+                for cell, mark in zip(put.cells, put.marks, strict=True)
+            }
         for state, some in later.items():
             size = sum(len(c.soul) + len(c.key) + size_of(c.value) for c in some)
             self.deferred.push(state, (promise, some), size, link)
@@ -214,11 +238,26 @@ class Engine:
             self.near.tell(promise.source, promise.put, fresh, now, out)
         self._ticket += 1
         self._writes[self._ticket] = _Write(promise, fresh, not unknown)
-        out.append(Persist(self._ticket, fresh))
+        marks = promise.marks
+        if marks is None:
+            out.append(Persist(self._ticket, fresh))
+        else:
+            out.append(
+                Persist(self._ticket, fresh, [marks[cell.soul, cell.key, cell.state] for cell in fresh])
+            )
         memory.evict()
 
-    def persisted(self, ticket: int, kept: Mapping[int, Cell], now: Now) -> list[Effect]:
-        """A batch is durable. ``kept``: what the store holds instead, for each cell that changed nothing."""
+    def persisted(
+        self,
+        ticket: int,
+        kept: Mapping[int, Cell],
+        now: Now,
+        marks: Callable[[], Sequence[Mark]] | None = None,
+    ) -> list[Effect]:
+        """A batch is durable. ``kept``: what the store holds instead, for each cell that changed nothing.
+
+        ``marks`` tells the marks that the cells have now, one for each; it is called when a peer wants them.
+        """
         out: list[Effect] = []
         write = self._writes.pop(ticket)
         memory, cells = self.memory, write.cells
@@ -242,6 +281,12 @@ class Engine:
             if won:
                 self.near.tell(write.promise.source, write.promise.put, won, now, out)
             memory.evict()
+        if cells and self.near.has_peers:
+            all_marks = marks() if marks is not None else None
+            places = [index for index in range(len(cells)) if index not in kept]
+            if places:
+                some = None if all_marks is None else [all_marks[index] for index in places]
+                self.near.tell_peers(write.promise.source, [cells[index] for index in places], some, out)
         self._part_done(write.promise, None, out)
         return out
 
@@ -312,9 +357,9 @@ class Engine:
             self._add_read(_Read(link, get))
             out.append(FetchSouls(self._ticket, link, soul))
             return
-        # A LEX over keys subscribes to the whole node, as gun's relays do it.
+        # A LEX over keys subscribes to the whole node, as gun's relays do it. A peer is told all the same.
         key = lex.exact
-        new = self.near.interest.add(state, soul, key)
+        new = state.role is not Role.PEER and self.near.interest.add(state, soul, key)
         self._seen.set(get.id, content, now.monotonic)
         memory = self.memory
         node = memory.node(soul)

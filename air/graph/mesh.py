@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from air.base.errors import LimitReached
 from air.model.cell import Key, Soul
 
-__all__ = ["Fading", "Interest", "LinkId", "LinkState", "Role"]
+__all__ = ["PREFIX_MAX", "Fading", "Interest", "LinkId", "LinkState", "Role"]
 
 LinkId: TypeAlias = int
 K = TypeVar("K", bound=Hashable)
@@ -47,6 +47,8 @@ class LinkState:
     wants: dict[Soul, set[Key] | None] = field(default_factory=dict)
     """What it asked for: a set of keys, or None for the whole node."""
     wants_count: int = 0
+    prefixes: set[str] = field(default_factory=set)
+    """Beginnings of souls: it wants every node whose soul starts with one of them."""
     asked: set[Soul] = field(default_factory=set)
     """What it was asked for because it may have written before it came."""
     greeted: bool = False
@@ -94,10 +96,13 @@ class Fading(Generic[K, V]):
 class Interest:
     """Which links want which fields. Asking is subscribing, and lasts as long as the link."""
 
-    __slots__ = ("_by_soul", "_wants_max")
+    __slots__ = ("_by_prefix", "_by_soul", "_lengths", "_wants_max")
 
     def __init__(self, wants_max: int) -> None:
         self._by_soul: dict[Soul, dict[LinkId, LinkState]] = {}
+        self._by_prefix: dict[str, dict[LinkId, LinkState]] = {}
+        self._lengths: tuple[int, ...] = ()
+        """Lengths of the prefixes that somebody wants, so that a soul is cut to these and looked up."""
         self._wants_max = wants_max
 
     def __len__(self) -> int:
@@ -111,10 +116,7 @@ class Interest:
         keys = link.wants.get(soul, _ABSENT)
         if keys is None or (key is not None and keys is not _ABSENT and key in keys):
             return False
-        if link.wants_count >= self._wants_max:
-            raise LimitReached(
-                f"more than {self._wants_max} subscriptions on one link", code="limit.subscriptions"
-            )
+        self._check(link)
         if keys is _ABSENT:
             link.wants[soul] = None if key is None else {key}
             self._by_soul.setdefault(soul, {})[link.id] = link
@@ -127,8 +129,55 @@ class Interest:
             link.wants_count += 1
         return True
 
+    def add_prefix(self, link: LinkState, prefix: str) -> bool:
+        """Note that ``link`` wants every node whose soul starts with ``prefix``. True when that is new.
+
+        Raises LimitReached as :meth:`add`, or ``limit.prefixes`` beyond PREFIX_MAX characters.
+        """
+        if prefix in link.prefixes:
+            return False
+        if len(prefix) > PREFIX_MAX:
+            raise LimitReached(f"a prefix longer than {PREFIX_MAX} characters", code="limit.prefixes")
+        self._check(link)
+        link.prefixes.add(prefix)
+        link.wants_count += 1
+        self._by_prefix.setdefault(prefix, {})[link.id] = link
+        self._lengths = tuple(sorted({*self._lengths, len(prefix)}))
+        return True
+
+    def drop_prefix(self, link: LinkState, prefix: str) -> None:
+        """Forget that ``link`` wants ``prefix``."""
+        if prefix not in link.prefixes:
+            return
+        link.prefixes.remove(prefix)
+        link.wants_count -= 1
+        links = self._by_prefix[prefix]
+        del links[link.id]
+        if not links:
+            del self._by_prefix[prefix]
+            self._lengths = tuple(sorted({len(one) for one in self._by_prefix}))
+
+    def drop_key(self, link: LinkState, soul: Soul, key: Key) -> None:
+        """Forget that ``link`` wants one field."""
+        keys = link.wants.get(soul)
+        if keys is None or key not in keys:
+            return
+        if len(keys) == 1:
+            self.drop(link, soul)
+            return
+        keys.remove(key)
+        link.wants_count -= 1
+
+    def _check(self, link: LinkState) -> None:
+        if link.wants_count >= self._wants_max:
+            raise LimitReached(
+                f"more than {self._wants_max} subscriptions on one link", code="limit.subscriptions"
+            )
+
     def drop(self, link: LinkState, soul: Soul | None = None) -> None:
         """Forget what ``link`` wants of one soul, or of all."""
+        for prefix in list(link.prefixes) if soul is None else ():
+            self.drop_prefix(link, prefix)
         for name in [soul] if soul is not None else list(link.wants):
             keys = link.wants.pop(name, _ABSENT)
             if keys is _ABSENT:
@@ -143,6 +192,19 @@ class Interest:
         """The links that want something of ``soul``."""
         return self._by_soul.get(soul)
 
+    def of_prefixes(self, soul: Soul) -> Iterator[LinkState]:
+        """The links that want every node of which ``soul`` is one. A link may come more than once."""
+        for length in self._lengths:
+            if length > len(soul):
+                break
+            links = self._by_prefix.get(soul[:length])
+            if links is not None:
+                yield from links.values()
+
+    @property
+    def has_prefixes(self) -> bool:
+        return bool(self._lengths)
+
     def souls(self) -> Iterator[Soul]:
         """Everything anybody wants, the newest wish last."""
         return iter(self._by_soul)
@@ -153,4 +215,7 @@ class Interest:
             yield soul
 
 
-_ABSENT: set[Key] = set()
+PREFIX_MAX: Final = 256
+"""Characters of a prefix that a link may want. Each length in use costs a look-up per change."""
+
+_ABSENT: Final[set[Key]] = set()

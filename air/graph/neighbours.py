@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from air.base.clock import Now
 from air.base.errors import LimitReached
-from air.graph.effects import Effect, Notify, Send
+from air.graph.effects import Effect, Notify, Send, Settled
 from air.graph.mesh import Fading, Interest, LinkId, LinkState, Role
 from air.graph.upstream import Upstream, UpstreamConfig
 from air.model.cell import Cell, Key, Soul
+from air.model.mark import Mark
 from air.model.message import Ack, Ephemeral, Get, Id, Put
 
 __all__ = ["NeighbourConfig", "Neighbours"]
@@ -42,6 +44,9 @@ class NeighbourConfig:
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
 
 
+_ASKED: Final = frozenset({Role.INBOUND, Role.PEER})
+
+
 class Neighbours:
     """The links of a peer, what they want, and what is owed to those that we dialled."""
 
@@ -53,6 +58,7 @@ class Neighbours:
         self._outbound: dict[LinkId, tuple[LinkState, Upstream]] = {}
         self._paths: Fading[Id, LinkId] = Fading(config.paths_seconds, config.paths_max)
         self._arrived: dict[LinkId, float] = {}
+        self._peers: dict[LinkId, LinkState] = {}
         self._budget = config.asks_per_second
         self._budget_at = 0.0
         self.refused = 0
@@ -75,6 +81,9 @@ class Neighbours:
             for other in [other for other, opened in self._arrived.items() if opened < oldest]:
                 del self._arrived[other]
             self._arrived[link] = now.monotonic
+        if role is Role.PEER:
+            self._peers[link] = state
+            state.peer = name
         if role is not Role.OUTBOUND:
             return
         self.expect(name)
@@ -94,6 +103,7 @@ class Neighbours:
             return
         self.interest.drop(state)
         self._arrived.pop(link, None)
+        self._peers.pop(link, None)
         entry = self._outbound.pop(link, None)
         if entry is not None:
             entry[1].lost()
@@ -135,6 +145,8 @@ class Neighbours:
                     and not (put.seen_by and state.peer in put.seen_by)
                 ):
                     wanted.setdefault(link, []).append(cell)
+        if self.interest.has_prefixes:
+            self._add_by_prefix(source, cells, wanted, watchers)
         for link, some in wanted.items():
             if len(some) == len(cells):
                 full.append(link)
@@ -149,6 +161,47 @@ class Neighbours:
             out.append(Send(full, Put(id, cells, put.seen_by, extra)))
         for link, some in watchers.items():
             out.append(Notify((link,), some))
+
+    def _add_by_prefix(
+        self,
+        source: LinkId,
+        cells: Sequence[Cell],
+        wanted: dict[LinkId, list[Cell]],
+        watchers: dict[LinkId, list[Cell]],
+    ) -> None:
+        """Add what links want by the beginning of a soul, and do not get by its whole name already."""
+        for cell in cells:
+            reached: set[LinkId] = set()
+            for state in self.interest.of_prefixes(cell.soul):
+                link, keys = state.id, state.wants.get(cell.soul, ())
+                if link == source or link in reached or keys is None or cell.key in keys:
+                    continue
+                reached.add(link)
+                (watchers if state.role is Role.LOCAL else wanted).setdefault(link, []).append(cell)
+
+    @property
+    def has_peers(self) -> bool:
+        """True while a peer that holds everything is connected."""
+        return bool(self._peers)
+
+    def tell_peers(
+        self, source: LinkId, cells: Sequence[Cell], marks: Sequence[Mark] | None, out: list[Effect]
+    ) -> None:
+        """Tell peers that hold everything what is durable here now.
+
+        Not the one that it came from, and not the one that wrote it: it has it on its disk. So in a mesh a
+        write crosses each link at most once in each direction.
+        """
+        put = Put(self._ids(), cells, marks=marks)
+        writers = {mark[0][0] if mark else "" for mark in marks or ((),)}
+        writer = writers.pop() if len(writers) == 1 else ""
+        links = [
+            link
+            for link, state in self._peers.items()
+            if link != source and not (writer and state.peer == writer)
+        ]
+        if links:
+            out.append(Send(links, put))
 
     def _tell_upstreams(self, source: LinkId, put: Put, now: Now, out: list[Effect]) -> Sequence[LinkId]:
         """Owe a write to every peer that we dial but the one it came from.
@@ -181,13 +234,21 @@ class Neighbours:
         if links:
             out.append(Send(links, put))
 
-    def acknowledged(self, link: LinkId, ack: Ack) -> None:
+    def acknowledged(self, link: LinkId, ack: Ack, out: list[Effect]) -> None:
         """A peer that we dialled has answered a write."""
         entry = self._outbound.get(link)
+        if entry is None:
+            return
         # What its disk refuses today it may keep tomorrow; what it refuses for what it is, it never takes.
         taken = ack.error is None or not ack.error.startswith("store.")
-        if entry is not None and entry[1].acknowledged(ack.re, taken=taken) and ack.error is not None:
+        state, upstream = entry
+        cells = upstream.acknowledged(ack.re, taken=taken)
+        if cells is None:
+            return
+        if ack.error is not None:
             self.refused += 1
+        if taken:
+            out.append(Settled(state.name, cells, ack.error))
 
     def pass_around(self, source: LinkId, message: Ephemeral, now: Now, out: list[Effect]) -> None:
         """Say something to every other peer, as a stock relay does. Raises LimitReached."""
@@ -229,13 +290,14 @@ class Neighbours:
         self._pass_on(link, get, targets, now, out)
 
     def ask_others(self, link: LinkId, get: Get, soul: Soul, now: Now, out: list[Effect]) -> None:
-        """We have nothing: perhaps a connected client does, first of all one that wanted the same."""
+        """We have nothing: perhaps a peer does, or a client, first of all one that wanted the same."""
         chosen: dict[LinkId, None] = {}
-        for states in ((self.interest.of(soul) or {}).values(), reversed(self.links.values())):
+        wanting = self.interest.of(soul) or {}
+        for states in (self._peers.values(), wanting.values(), reversed(self.links.values())):
             for state in states:
                 if len(chosen) == self._config.ask_others_max:
                     break
-                if state.role is Role.INBOUND and state.id != link and soul not in state.asked:
+                if state.role in _ASKED and state.id != link and soul not in state.asked:
                     chosen[state.id] = None
         if chosen and self._spend(len(chosen), now):
             self._pass_on(link, get, list(chosen), now, out)

@@ -74,17 +74,17 @@ class Upstream:
         """These cells went out as message ``id``."""
         self._sent[id] = _Sent(cells, monotonic)
 
-    def acknowledged(self, id: Id, *, taken: bool = True) -> bool:
-        """The peer has taken message ``id`` (or refused it for good). False when it was not ours.
+    def acknowledged(self, id: Id, *, taken: bool = True) -> Sequence[Cell] | None:
+        """The peer has taken message ``id`` (or refused it for good): its cells, None when it was not ours.
 
         Not ``taken``: it cannot keep it at the moment, so it is still owed.
         """
         sent = self._sent.pop(id, None)
         if sent is None:
-            return False
+            return None
         if taken:
             self._settle(sent.cells)
-        return True
+        return sent.cells
 
     def _settle(self, cells: Iterable[Cell], *, again: bool = False) -> None:
         for cell in cells:

@@ -20,9 +20,10 @@ from air.base.entropy import IdSource
 from air.base.env import Env
 from air.base.errors import Full, LimitReached, SyncFailed, Violation
 from air.base.metrics import Counters
-from air.graph.effects import Effect, Fetch, FetchSouls, Notify, Persist, Send
+from air.graph.effects import Effect, Fetch, FetchSouls, Notify, Persist, Send, Settled
 from air.graph.engine import Engine, EngineConfig
 from air.graph.mesh import LinkId, Role
+from air.model.cell import Key, Soul
 from air.model.message import Message
 from air.store.batch import Failed, ReadDone, Result, ScanDone, Written
 from air.store.memory import Memory
@@ -164,6 +165,16 @@ class Exchange:
         if len(engine.deferred) > held:
             self._alarm.set()
 
+    def subscribe(self, link: LinkId, prefix: str) -> None:
+        """Tell a link of every node whose soul starts with ``prefix`` from now on. Raises LimitReached."""
+        self.engine.subscribe(link, prefix)
+
+    def unsubscribe(
+        self, link: LinkId, soul: Soul | None = None, key: Key | None = None, *, prefix: str | None = None
+    ) -> None:
+        """A link wants no more to be told of a node, of one field of it, or of a prefix."""
+        self.engine.unsubscribe(link, soul, key, prefix=prefix)
+
     async def room(self) -> None:
         """Wait until the store takes more: a reader awaits this between batches. For ever once we stop."""
         if self._stopping is not None:
@@ -204,6 +215,11 @@ class Exchange:
                     self._links[watcher].port.changed(effect.cells)  # type: ignore[union-attr]
             elif kind is FetchSouls:
                 self._fetch_souls(effect)  # type: ignore[arg-type]
+            elif kind is Settled:
+                self.settled(effect)  # type: ignore[arg-type]
+
+    def settled(self, effect: Settled) -> None:
+        """A dialled peer has taken a write: for the program that waits for it."""
 
     def _send(self, send: Send) -> None:
         links, message = self._links, send.message

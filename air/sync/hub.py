@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 import anyio
 
@@ -13,6 +13,7 @@ from air.base.clock import Now
 from air.base.env import Env
 from air.base.errors import AirError, Misuse, StoreError
 from air.base.metrics import Counters
+from air.graph.effects import Settled
 from air.graph.mesh import LinkId, Role
 from air.graph.state import Stamps
 from air.model.cell import Cell, Fields, Key, Soul, State
@@ -26,6 +27,8 @@ from air.sync.local import Acks, Reader, Watcher
 
 __all__ = ["STAMP_META", "Hub", "HubConfig", "Receipt"]
 
+_NOBODY: Final[Mapping[Id, State]] = {}
+
 STAMP_META = "stamp"
 """Where the store remembers the highest stamp of our own writes, so that stamps rise across restarts."""
 
@@ -34,6 +37,8 @@ STAMP_META = "stamp"
 class HubConfig(ExchangeConfig):
     put_seconds: float = 60.0
     """How long a local put waits for the disk before it gives up."""
+    reach_seconds: float = 10.0
+    """How long a local put waits for the peers that shall have it too."""
     upstream_seconds: float = 0.3
     """How long a local get that finds nothing waits for the peers that were asked."""
     watch_fields_max: int = 100_000
@@ -46,14 +51,42 @@ class Receipt:
 
     state: State
     cells: int
+    peers: int = 0
+    """Dialled peers that had it durable as well when the put returned."""
+    refusals: tuple[str, ...] = ()
+    """What dialled peers said who refused it for good, as ``code: reason``."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A local put that waits for its ack."""
+    """A local put that waits for its ack, and for peers to have it too."""
 
-    done: anyio.Event = field(default_factory=anyio.Event)
+    places: set[tuple[Soul, Key]] = field(default_factory=set)
+    peers: int = 0
+    news: anyio.Event = field(default_factory=anyio.Event)
+    done: bool = False
     error: AirError | None = None
+    lacking: dict[str, set[tuple[Soul, Key]]] = field(default_factory=dict)
+    """By peer: the fields that it has not taken yet; a peer that has taken none is not here."""
+    refusals: list[str] = field(default_factory=list)
+
+    @property
+    def reached(self) -> int:
+        return sum(not lacking for lacking in self.lacking.values())
+
+    def settled(self, peer: str, place: tuple[Soul, Key]) -> None:
+        lacking = self.lacking.get(peer)
+        if lacking is None:
+            lacking = self.lacking[peer] = set(self.places)
+        lacking.discard(place)
+
+    async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """True once ``condition`` holds; False when that takes too long."""
+        with anyio.move_on_after(seconds):
+            while not condition():
+                self.news = anyio.Event()
+                await self.news.wait()
+        return condition()
 
 
 class Hub(Exchange):
@@ -75,6 +108,8 @@ class Hub(Exchange):
         self.peer_id = peer_id
         self._stamps = stamps
         self._waiting: dict[Id, _Waiting] = {}
+        self._reaching: dict[tuple[Soul, Key], dict[Id, State]] = {}
+        """Fields whose puts wait for peers, with the state that each of them wrote."""
         self._acks: LinkId = 0
 
     @asynccontextmanager
@@ -84,11 +119,19 @@ class Hub(Exchange):
             self._acks = self.open_link(Role.LOCAL, Acks(self._heard), "local")
             yield self
 
-    async def put(self, nodes: Mapping[Soul, Mapping[Key, Value]]) -> Receipt:
+    async def put(
+        self,
+        nodes: Mapping[Soul, Mapping[Key, Value]],
+        *,
+        peers: int = 0,
+        timeout: float | None = None,
+    ) -> Receipt:
         """Write some fields of some nodes as one batch; they are durable and readable when this returns.
 
-        All of them get the same state. Raises Misuse for values that no node may hold, AirError with the
-        store's code when it refuses, Closed when the hub ends first.
+        All of them get the same state. ``peers``: wait until so many dialled peers have them durable too,
+        but no longer than ``timeout`` seconds (HubConfig.reach_seconds); the receipt tells how many had. What
+        they have not taken stays owed to them. Raises Misuse for values that no node may hold, AirError with
+        the store's code when it refuses, Closed when the hub ends first.
         """
         clock = self.env.clock.now()
         state = self._stamps.next(clock.wall)
@@ -98,7 +141,11 @@ class Hub(Exchange):
         # Our own stamps may run ahead of a clock that stands still; they are never the future to us.
         now = Now(clock.monotonic, max(clock.wall, state))
         id = self.ids()
-        waiting = self._waiting[id] = _Waiting()
+        waiting = self._waiting[id] = _Waiting(peers=peers)
+        if peers:
+            waiting.places = {(cell.soul, cell.key) for cell in cells}
+            for place in waiting.places:
+                self._reaching.setdefault(place, {})[id] = state
         try:
             # The stamp rides in the transaction of the write that it is on.
             self.meta = {STAMP_META: repr(state).encode()}
@@ -106,17 +153,25 @@ class Hub(Exchange):
                 self.carry_out(self.engine.receive(self._acks, Put(id, cells), now))
             finally:
                 self.meta = None
-            with anyio.move_on_after(self.config.put_seconds):
-                await waiting.done.wait()
+            if not await waiting.until(lambda: waiting.done, self.config.put_seconds):
+                raise StoreError(
+                    "the store did not answer in time; the write may still happen", code="store.slow"
+                )
+            if waiting.error is not None:
+                raise waiting.error
+            if peers:
+                seconds = self.config.reach_seconds if timeout is None else timeout
+                await waiting.until(
+                    lambda: waiting.reached >= peers or len(waiting.refusals) >= peers, seconds
+                )
         finally:
             del self._waiting[id]
-        if not waiting.done.is_set():
-            raise StoreError(
-                "the store did not answer in time; the write may still happen", code="store.slow"
-            )
-        if waiting.error is not None:
-            raise waiting.error
-        return Receipt(state, len(cells))
+            for place in waiting.places:
+                puts = self._reaching[place]
+                del puts[id]
+                if not puts:
+                    del self._reaching[place]
+        return Receipt(state, len(cells), waiting.reached, tuple(waiting.refusals))
 
     async def pages(self, soul: Soul, lex: Lex = ALL) -> AsyncIterator[Fields]:
         """The fields of a node, page by page; no page when there is nothing."""
@@ -159,8 +214,23 @@ class Hub(Exchange):
     def _heard(self, id: Id, error: AirError | None) -> None:
         waiting = self._waiting.get(id)
         if waiting is not None:
-            waiting.error = error
-            waiting.done.set()
+            waiting.error, waiting.done = error, True
+            waiting.news.set()
+
+    def settled(self, effect: Settled) -> None:
+        if not self._reaching:
+            return
+        for cell in effect.cells:
+            place = (cell.soul, cell.key)
+            for id, state in self._reaching.get(place, _NOBODY).items():
+                if state > cell.state:
+                    continue
+                waiting = self._waiting[id]
+                if effect.error is None:
+                    waiting.settled(effect.peer, place)
+                elif effect.error not in waiting.refusals:
+                    waiting.refusals.append(effect.error)
+                waiting.news.set()
 
 
 def _cells(nodes: Mapping[Soul, Mapping[Key, Value]], state: State) -> list[Cell]:
