@@ -53,7 +53,7 @@ class SimExchange(Exchange):
         """One turn of the clock task: it has been woken, and goes to sleep again."""
         if cast(Any, self._alarm) is not alarm or self._epoch != self._peer.epoch or not self._peer.up:
             return
-        self.carry_out(self.engine.tick(self.env.clock.now()))
+        self.tick(self.env.clock.now())
         fresh = _Alarm(self)
         self._alarm = cast(Any, fresh)
         self._peer.world.scheduler.after(self.nap(self.env.clock.now()), self.turn, fresh)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Self, cast
+from typing import Final, Self, cast
 
 import anyio
 from anyio.abc import TaskStatus
@@ -29,11 +29,15 @@ from air.store.batch import Failed, ReadDone, Result, ScanDone, Written
 from air.store.memory import Memory
 from air.store.worker import StoreWorker
 from air.sync.api import Port
+from air.sync.partition import PartitionConfig, PartitionWatch, Turn
 from air.sync.status import LinkInfo, describe
 
 __all__ = ["Exchange", "ExchangeConfig"]
 
 log = logging.getLogger("air.hub")
+
+_WATCHED: Final = frozenset({Role.OUTBOUND, Role.PEER})
+"""Links whose loss may mean that the network has come apart."""
 
 _NAP_SECONDS = 5.0
 """The longest that the engine is not asked whether something is due."""
@@ -46,6 +50,7 @@ class ExchangeConfig:
     """A link with more than this waiting gets no further pages, and is not read from."""
     queued_bytes_max: int = 64 * 1024 * 1024
     """A link that lets more than this pile up is cut: ``limit.outbox``."""
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
 
 
 @dataclass(slots=True)
@@ -54,6 +59,7 @@ class _Link:
     port: Port
     address: str
     opened: float
+    name: str = ""
     messages_in: int = 0
     messages_out: int = 0
     parked: list[Fetch] = field(default_factory=list)
@@ -83,12 +89,13 @@ class Exchange:
         """Why writes are refused at the moment, or None."""
         self.meta: dict[str, bytes] | None = None
         """What goes into the store with the batches that are written now."""
+        self.partition = PartitionWatch(config.partition)
         self._worker = worker
         self._links: dict[LinkId, _Link] = {}
         self._next_link = 0
         self._alarm = anyio.Event()
         self._stopping: anyio.Event | None = None
-        describe(counters, self.engine, lambda: len(self.links()))
+        describe(counters, self.engine, self.partition, lambda: len(self.links()))
 
     # -- running ---------------------------------------------------------------
 
@@ -115,32 +122,62 @@ class Exchange:
             self._alarm = anyio.Event()
             with anyio.move_on_after(self.nap(now)):
                 await self._alarm.wait()
-            now = self.env.clock.now()
-            self.carry_out(self.engine.tick(now))
+            self.tick(self.env.clock.now())
+
+    def tick(self, now: Now) -> None:
+        """Do what is due."""
+        self.carry_out(self.engine.tick(now))
+        self._look_around(now)
 
     def nap(self, now: Now) -> float:
         """Seconds until the engine is to be woken. Not for ever: each write that is sent sets a deadline."""
-        deadline = self.engine.deadline(now)
+        deadlines = (self.engine.deadline(now), self.partition.deadline(now))
+        deadline = min((one for one in deadlines if one is not None), default=None)
         return _NAP_SECONDS if deadline is None else min(max(deadline - now.monotonic, 0), _NAP_SECONDS)
+
+    def _look_around(self, now: Now) -> None:
+        """Say so when the network comes apart, and when it is whole again."""
+        turn = self.partition.tick(now)
+        if turn is not None:
+            level = logging.WARNING if turn.split else logging.INFO
+            text = "the network has come apart" if turn.split else "the network is whole again"
+            log.log(level, text, extra={"missing": list(turn.missing), "seconds": round(turn.seconds, 3)})
+            self.turned(turn)
+
+    def turned(self, turn: Turn) -> None:
+        """The network has come apart, or together again: for the program that wants to know."""
 
     # -- links -----------------------------------------------------------------
 
-    def open_link(self, role: Role, port: Port, address: str, name: str = "") -> LinkId:
-        """Connect a port. Whatever the engine owes this peer is queued at once."""
+    def open_link(
+        self, role: Role, port: Port, address: str, name: str = "", *, dialled: bool | None = None
+    ) -> LinkId:
+        """Connect a port. Whatever the engine owes this peer is queued at once.
+
+        ``name`` tells which peer is behind a link of role OUTBOUND or PEER. ``dialled``: this program brings
+        the link back when it ends, so the peer is missed whatever it said; None: when it is OUTBOUND.
+        """
         self._next_link += 1
         link, now = self._next_link, self.env.clock.now()
-        self._links[link] = _Link(role, port, address, now.monotonic)
+        self._links[link] = _Link(role, port, address, now.monotonic, name=name)
         self.carry_out(self.engine.attach(link, role, now, name))
-        if role is Role.OUTBOUND:
+        if role in _WATCHED:
+            self.partition.up(name, now, dialled=role is Role.OUTBOUND if dialled is None else dialled)
+            self._look_around(now)
             self._alarm.set()
         return link
 
-    def close_link(self, link: LinkId) -> None:
+    def close_link(self, link: LinkId, *, goodbye: bool = False) -> None:
+        """A port is gone; ``goodbye``: the other end said that it would leave."""
         self.engine.detach(link)
         entry = self._links.pop(link, None)
-        if entry is not None:
-            for fetch in entry.parked:
-                self.engine.give_up(fetch.ticket)
+        if entry is None:
+            return
+        for fetch in entry.parked:
+            self.engine.give_up(fetch.ticket)
+        if entry.role in _WATCHED:
+            self.partition.down(entry.name, self.env.clock.now(), goodbye=goodbye)
+            self._alarm.set()
 
     def greeted(self, link: LinkId, peer: str) -> None:
         """The other end of a link has said something of itself."""
@@ -317,17 +354,24 @@ class Exchange:
         ]
 
     def health(self) -> dict[str, object]:
-        """``status`` is ``ok``, or ``degraded`` while the store refuses writes."""
+        """``status`` is ``ok``, or ``degraded`` while the store refuses writes.
+
+        A ``split`` of the network leaves it ``ok``: this peer serves as well as before, and to restart it
+        would help nobody.
+        """
         refusing = None if self._worker is None else self._worker.refusing
         store = refusing or self.broken or "ok"
-        links = self.links()
+        links, split = self.links(), self.partition.split
         return {
             "status": "ok" if store == "ok" else "degraded",
             "store": store,
             "links": {
                 role.value: sum(1 for link in links if link.role == role.value)
-                for role in (Role.INBOUND, Role.OUTBOUND)
+                for role in (Role.INBOUND, Role.OUTBOUND, Role.PEER)
             },
+            "split": None
+            if split is None
+            else {"since": split.since, "missing": list(split.missing), "expected": split.expected},
             "owed": self.engine.near.owed(),
             "deferred": len(self.engine.deferred),
         }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from air.base.metrics import Counters
 from air.graph.engine import Engine
 from air.graph.mesh import LinkId
+from air.sync.partition import PartitionWatch
 
 __all__ = ["LinkInfo", "describe"]
 
@@ -27,7 +28,9 @@ class LinkInfo:
     queued_bytes: int
 
 
-def describe(counters: Counters, engine: Engine, links: Callable[[], float]) -> None:
+def describe(
+    counters: Counters, engine: Engine, partition: PartitionWatch, links: Callable[[], float]
+) -> None:
     """Declare the counters of an engine and of those who carry out what it wants."""
     counters.describe("air_refused_total", "Messages refused, by code.", "code")
     counters.describe("air_peer_errors_total", "Errors that peers reported to us.")
@@ -51,6 +54,8 @@ def describe(counters: Counters, engine: Engine, links: Callable[[], float]) -> 
         "air_owed_cells": ("Fields that a dialled peer has not acknowledged.", engine.near.owed),
         "air_owed_dropped": ("Owed fields that were given up, to stay in bounds.", engine.near.dropped),
         "air_owed_refused": ("Writes that a dialled peer refused.", lambda: engine.near.refused),
+        "air_split": ("1 while too many peers are missing.", lambda: float(partition.split is not None)),
+        "air_splits": ("Times that the network came apart.", lambda: partition.splits),
         "air_links": ("Links to other peers.", links),
     }
     for name, (help, read) in gauges.items():

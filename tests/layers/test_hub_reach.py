@@ -15,14 +15,16 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_put_can_wait_until_a_dialled_peer_has_it_on_its_disk_too(tmp_path: Path) -> None:
-    async with Relay(settings(tmp_path / "a")) as below:
-        async with Relay(settings(tmp_path / "b", peers=(below.gun_addresses[0],))) as above:
-            await eventually(lambda: _outbound(above))
-            receipt = await above.hub.put({"s": {f"k{n}": n for n in range(500)}}, peers=1)
-            assert (receipt.cells, receipt.peers, receipt.refusals) == (500, 1, ())
-            assert len(await below.hub.get("s")) == 500
-            # Nobody has to wait for peers.
-            assert (await above.hub.put({"s": {"k": 1}})).peers == 0
+    async with (
+        Relay(settings(tmp_path / "a")) as below,
+        Relay(settings(tmp_path / "b", peers=(below.gun_addresses[0],))) as above,
+    ):
+        await eventually(lambda: _outbound(above))
+        receipt = await above.hub.put({"s": {f"k{n}": n for n in range(500)}}, peers=1)
+        assert (receipt.cells, receipt.peers, receipt.refusals) == (500, 1, ())
+        assert len(await below.hub.get("s")) == 500
+        # Nobody has to wait for peers.
+        assert (await above.hub.put({"s": {"k": 1}})).peers == 0
 
 
 async def test_a_put_that_reaches_no_peer_in_time_is_durable_here_and_says_so(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from air.base.errors import AirError, Closed
 from air.model import Cell, Lex, Link
 from air.node.config import AdminConfig, Config, GunConfig, NodeConfig, StoreConfig
 from air.node.relay import Relay
+from air.sync.partition import PartitionConfig
 from air.transport.websocket import WebSocketConn, dial_websocket
 
 pytestmark = pytest.mark.anyio
@@ -357,3 +359,25 @@ async def test_links_and_health_tell_what_is_connected(tmp_path: Path) -> None:
         (link,) = relay.hub.links()
         assert (link.role, link.peer, link.subscriptions) == ("inbound", "my-pid", 1)
         assert relay.hub.health()["status"] == "ok"
+
+
+async def test_a_dialled_relay_that_is_gone_shows_as_a_split_until_it_is_back(tmp_path: Path) -> None:
+    config = settings(tmp_path / "a")
+    async with Relay(config) as below:
+        url = below.gun_addresses[0]
+    gun = replace(config.gun, port=int(url.rsplit(":", 1)[1].split("/")[0]))
+    config = replace(config, gun=gun)
+    async with Relay(settings(tmp_path / "b", peers=(url,))) as above:
+        above.hub.partition.config = PartitionConfig(grace_seconds=0.1)
+        async with Relay(config):
+            await eventually(lambda: _outbound(above))
+            assert above.hub.health()["split"] is None
+        await eventually(lambda: _split(above, True))
+        assert above.hub.health()["status"] == "ok"
+        assert above.hub.health()["split"]["missing"] == [url]  # type: ignore[index]
+        async with Relay(config):
+            await eventually(lambda: _split(above, False))
+
+
+async def _split(relay: Relay, split: bool) -> bool:
+    return (relay.hub.health()["split"] is not None) is split
