@@ -1,7 +1,8 @@
 """Where cells are kept: in memory, in SQLite, and the thread that works on the disk."""
 
-from air.store.api import PAGE_BYTES, PAGE_FIELDS, Page, Store
-from air.store.batch import Failed, ReadDone, Result, ScanDone, Written
+from air.store.api import PAGE_BYTES, PAGE_FIELDS, Bound, Kept, Page, Position, RangeSource, Store
+from air.store.batch import AskDone, Failed, ReadDone, Result, ScanDone, Written
+from air.store.journal import Conflict, Version
 from air.store.memory import Memory
 from air.store.record import ScanCursor, ScanPage
 from air.store.records import Verification
@@ -12,10 +13,16 @@ from air.store.worker import StoreWorker, WorkerConfig
 __all__ = [
     "PAGE_BYTES",
     "PAGE_FIELDS",
+    "AskDone",
+    "Bound",
     "CommitWindow",
+    "Conflict",
     "Failed",
+    "Kept",
     "Memory",
     "Page",
+    "Position",
+    "RangeSource",
     "ReadDone",
     "Result",
     "ScanCursor",
@@ -26,6 +33,7 @@ __all__ = [
     "Store",
     "StoreWorker",
     "Verification",
+    "Version",
     "WindowConfig",
     "WorkerConfig",
     "Written",

@@ -6,7 +6,7 @@ data is ever shown, and any store will do: none has to offer a transaction with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -14,11 +14,14 @@ from air.base.clock import Clock
 from air.base.errors import AirError, Misuse, StoreError
 from air.model.cell import Cell, Key, Soul
 from air.model.lex import Lex
+from air.model.mark import Mark
 from air.model.message import SoulRange
-from air.store.api import PAGE_BYTES, PAGE_FIELDS, Page, Store
+from air.store.api import PAGE_BYTES, PAGE_FIELDS, Kept, Page, Store
 from air.store.record import ScanCursor, ScanPage
 
 __all__ = [
+    "Ask",
+    "AskDone",
     "DiskStore",
     "Failed",
     "Job",
@@ -42,13 +45,23 @@ _FIELD_BYTES: Final = 100
 _READ_BYTES: Final = 512
 """What a page counts for at least, found or not: writes must not wait for thousands that find nothing."""
 
+_ASK_BYTES: Final = 16 * 1024
+"""What a question counts for."""
+
 
 class DiskStore(Store, Protocol):
     """What the worker needs beyond a plain store."""
 
     def write(
-        self, cells: Sequence[Cell], /, *, meta: Mapping[str, bytes] | None = None
-    ) -> dict[int, Cell]: ...
+        self,
+        cells: Sequence[Cell],
+        /,
+        *,
+        meta: Mapping[str, bytes] | None = None,
+        marks: Sequence[Mark | None] | None = None,
+    ) -> dict[int, Cell]:
+        """As :meth:`Store.write`; ``marks`` is there only when a cell has one. With marks: a Kept."""
+        ...
 
     def scan(
         self,
@@ -86,6 +99,17 @@ class Written:
 
     token: Token
     kept: dict[int, Cell]
+    cells: int = field(default=0, compare=False)
+    """How many there were."""
+    dot: Mark = field(default=(), compare=False)
+    """The mark of cells that are not in ``others``."""
+    others: Mapping[int, Mark] = field(default_factory=dict, compare=False)
+    """Marks that now stand in the fields of the cells, by index."""
+
+    def marks(self) -> list[Mark]:
+        """The mark that now stands in the field of each cell; () where the store knows none."""
+        others, dot = self.others, self.dot
+        return [others.get(index, dot) for index in range(self.cells)]
 
 
 @dataclass(slots=True)
@@ -101,6 +125,14 @@ class ScanDone:
 
 
 @dataclass(slots=True)
+class AskDone:
+    """A question was answered: what its function returned."""
+
+    token: Token
+    answer: Any
+
+
+@dataclass(slots=True)
 class Failed:
     """A job was not done; of a write, nothing was kept."""
 
@@ -108,7 +140,7 @@ class Failed:
     error: AirError
 
 
-Result: TypeAlias = Written | ReadDone | ScanDone | Failed
+Result: TypeAlias = Written | ReadDone | ScanDone | AskDone | Failed
 
 
 class Write(NamedTuple):
@@ -118,6 +150,8 @@ class Write(NamedTuple):
     cells: Sequence[Cell]
     meta: Mapping[str, bytes] | None
     size: int
+    marks: Sequence[Mark | None] | None = None
+    """One for each cell, None for one that is written here; None: all are."""
 
 
 class Read(NamedTuple):
@@ -141,7 +175,14 @@ class Scan(NamedTuple):
     bytes_max: int
 
 
-Job: TypeAlias = Write | Read | Scan
+class Ask(NamedTuple):
+    """Call ``question`` with the store, between batches."""
+
+    token: Token
+    question: Callable[[Any], Any]
+
+
+Job: TypeAlias = Write | Read | Scan | Ask
 
 
 @dataclass(slots=True)
@@ -186,13 +227,17 @@ class _Batch:
     def write(self, jobs: Sequence[Write]) -> None:
         """All these writes in one transaction."""
         cells: Sequence[Cell] = jobs[0].cells
-        meta = jobs[0].meta
+        meta, marks = jobs[0].meta, jobs[0].marks
         if len(jobs) > 1:
             cells = [cell for job in jobs for cell in job.cells]
             meta = {name: data for job in jobs if job.meta for name, data in job.meta.items()}
+            marks = _joined_marks(jobs)
         start = self._clock.now().monotonic
         try:
-            kept = self._store.write(cells, meta=meta)
+            if marks is None:
+                kept = self._store.write(cells, meta=meta)
+            else:
+                kept = self._store.write(cells, meta=meta, marks=marks)
         except Misuse as error:
             if len(jobs) == 1:
                 self.done[id(jobs[0])] = Failed(jobs[0].token, error)
@@ -206,19 +251,21 @@ class _Batch:
                 self.done[id(job)] = Failed(job.token, error)
             return
         self.commits.append((len(jobs), len(cells), self._clock.now().monotonic - start))
-        if not kept:
+        dot, marked = (kept.dot, kept.marks) if isinstance(kept, Kept) else ((), {})
+        if not kept and not marked:
             for job in jobs:
-                self.done[id(job)] = Written(job.token, {})
+                self.done[id(job)] = Written(job.token, {}, len(job.cells), dot)
             return
         first = 0
         for job in jobs:
             end = first + len(job.cells)
             own = {place - first: kept[place] for place in range(first, end) if place in kept}
-            self.done[id(job)] = Written(job.token, own)
+            others = {place - first: marked[place] for place in range(first, end) if place in marked}
+            self.done[id(job)] = Written(job.token, own, len(job.cells), dot, others)
             first = end
 
-    def read(self, job: Read | Scan) -> None:
-        """One page."""
+    def read(self, job: Read | Scan | Ask) -> None:
+        """One page, or one question."""
         try:
             if type(job) is Scan:
                 cells = self._store.scan(
@@ -232,8 +279,20 @@ class _Batch:
                 )
                 self.read_bytes += _size([value for value, _ in page.fields.values()])
                 self.done[id(job)] = ReadDone(job.token, page)
+            elif type(job) is Ask:
+                answer = job.question(self._store)
+                # Nobody knows how much that was; so much that some of them leave others their turn.
+                self.read_bytes += _ASK_BYTES
+                self.done[id(job)] = AskDone(job.token, answer)
         except AirError as error:
             self.done[id(job)] = Failed(job.token, error)
+
+
+def _joined_marks(jobs: Sequence[Write]) -> list[Mark | None] | None:
+    """The marks of all cells; None when no job brings any."""
+    if all(job.marks is None for job in jobs):
+        return None
+    return [mark for job in jobs for mark in (job.marks or [None] * len(job.cells))]
 
 
 def _size(values: Sequence[Any]) -> int:

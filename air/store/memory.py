@@ -14,9 +14,12 @@ from air.base.errors import Misuse
 from air.model.cell import Cell, Key, Soul, State
 from air.model.ham import wins
 from air.model.lex import ALL, Lex, cost
+from air.model.mark import Mark
 from air.model.message import SoulRange
-from air.model.value import Link, Value, unit_bytes
-from air.store.api import PAGE_BYTES, PAGE_FIELDS, Page
+from air.model.value import Link, Value, unit_bytes, units_from_bytes
+from air.store.api import PAGE_BYTES, PAGE_FIELDS, Bound, Page, Position
+from air.store.items import Item, cut, item_hash, total
+from air.store.record import encode_value
 
 __all__ = ["FIELD_BYTES", "NODE_BYTES", "Memory", "Node", "size_of"]
 
@@ -195,6 +198,46 @@ class Memory:
                 spent += cost(fields[key][0])
                 cells.append(Cell(soul, key, *fields[key]))
         return cells
+
+    # -- as ranges of cells: by looking at all of them each time, since nothing is kept in order ---------
+
+    def fingerprint(self, low: Bound, high: Bound, /) -> tuple[int, int]:
+        """As :meth:`air.store.api.RangeSource.fingerprint`. Takes some seconds per million cells."""
+        return total([item for _, item in self._items(low, high)])
+
+    def split(self, low: Bound, high: Bound, parts: int, /) -> Sequence[Position]:
+        """As :meth:`air.store.api.RangeSource.split`, and as slow."""
+        return cut([place for place, _ in self._items(low, high)], low, parts)
+
+    def items(self, low: Bound, high: Bound, limit: int, /) -> Sequence[Item]:
+        """As :meth:`air.store.api.RangeSource.items`, and as slow."""
+        return self._items(low, high)[:limit]
+
+    def cells(self, positions: Sequence[Position], /) -> tuple[Sequence[Cell], Sequence[Mark]]:
+        """As :meth:`air.store.api.RangeSource.cells`. There are no marks in memory: all are ()."""
+        cells: list[Cell] = []
+        for soul, key in positions:
+            name, field = units_from_bytes(soul), units_from_bytes(key)
+            node = self._nodes.get(name)
+            if node is not None and (known := node.fields.get(field)) is not None:
+                cells.append(Cell(name, field, *known))
+        return cells, [()] * len(cells)
+
+    def refresh(self, cells_max: int, /) -> bool:
+        """Nothing can be done ahead."""
+        return False
+
+    def _items(self, low: Bound, high: Bound) -> list[Item]:
+        found: list[Item] = []
+        for soul, node in self._nodes.items():
+            name = unit_bytes(soul)
+            if (low is not None and name < low[0]) or (high is not None and name > high[0]):
+                continue
+            for key, (value, state) in node.fields.items():
+                place = name, unit_bytes(key)
+                if (low is None or place >= low) and (high is None or place < high):
+                    found.append((place, item_hash(*place, state + 0.0, encode_value(value))))
+        return sorted(found)
 
     def close(self) -> None:
         self._nodes.clear()

@@ -2,7 +2,7 @@
 
 Souls and keys are CESU-8 (see ``air.model.value``), so a table in byte order is in GUN's order. Values
 are canonical JSON in UTF-8, which costs nothing to make and to read however long the text is; the rare
-tie of two values is decided by :func:`greater`. The checksum covers soul, key, state and value
+tie of two values is decided by :func:`greater`. The checksum covers soul, key, state, value and mark
 together: a record whose parts do not belong together is as damaged as one with a flipped bit.
 """
 
@@ -19,7 +19,7 @@ import orjson
 
 from air.base.errors import Misuse
 from air.model.cell import Cell, Key, Soul, State
-from air.model.value import Link, Value, canonical_number, unit_bytes, value_text
+from air.model.value import Link, Value, canonical_number, unit_bytes, units_from_bytes, value_text
 
 __all__ = [
     "Record",
@@ -27,16 +27,18 @@ __all__ = [
     "ScanPage",
     "beats",
     "checksum",
+    "decode",
     "decode_state",
     "decode_value",
     "encode",
     "encode_value",
     "greater",
     "intact",
+    "marked",
 ]
 
-Record: TypeAlias = tuple[bytes, bytes, float, bytes, int]
-"""soul, key, state, value, checksum."""
+Record: TypeAlias = tuple[bytes, bytes, float, bytes, int, bytes]
+"""soul, key, state, value, checksum, mark as ``writers`` codes it."""
 
 # The lengths are part of the checksum: else a byte could move from the soul to the key unseen.
 _HEAD: Final = struct.Struct("<dII").pack
@@ -60,28 +62,39 @@ class ScanPage(NamedTuple):
     """Ask again with ``after=next`` for the following page; None: this was the last."""
 
 
-def checksum(soul: bytes, key: bytes, state: float, value: bytes) -> int:
-    """CRC-32 over a whole record."""
-    return crc32(value, crc32(_HEAD(state, len(soul), len(key)), crc32(key, crc32(soul))))
+def checksum(soul: bytes, key: bytes, state: float, value: bytes, mark: bytes = b"") -> int:
+    """CRC-32 over a record, and another over its mark, in one number.
+
+    They are joined by exclusive or, so that the mark can be changed without reading the value, and a
+    record without one has the checksum that it had before there were marks.
+    """
+    head = _HEAD(state, len(soul), len(key))
+    return crc32(value, crc32(head, crc32(key, crc32(soul)))) ^ crc32(mark)
 
 
-def intact(soul: object, key: object, state: object, value: object, crc: object) -> bool:
+def intact(soul: object, key: object, state: object, value: object, crc: object, mark: object) -> bool:
     """True when a record is what was written. Takes whatever a damaged file may yield."""
     try:
-        return checksum(soul, key, state, value) == crc  # type: ignore[arg-type]
+        return checksum(soul, key, state, value, mark) == crc  # type: ignore[arg-type]
     except (TypeError, struct.error):
         return False
 
 
-def encode(cells: Sequence[Cell]) -> list[Record]:
-    """The records of ``cells``, in their order.
+def marked(record: Record, mark: bytes) -> Record:
+    """The same record with another mark."""
+    soul, key, state, value, crc, known = record
+    return soul, key, state, value, crc ^ crc32(known) ^ crc32(mark), mark
+
+
+def encode(cells: Sequence[Cell], mark: bytes = b"") -> list[Record]:
+    """The records of ``cells``, in their order, all with one mark.
 
     Raises Misuse ``store.bad-cell`` for a state or number that is not finite, or no value at all.
     """
     records: list[Record] = []
     add, head = records.append, _HEAD
     last: object = records  # no soul yet
-    soul_unit, seed = b"", 0
+    soul_unit, seed, mark_crc = b"", 0, crc32(mark)
     for soul, key, value, state in cells:
         try:
             if soul is not last:
@@ -95,8 +108,14 @@ def encode(cells: Sequence[Cell]) -> list[Record]:
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
             raise Misuse(f"{soul!r} {key!r} cannot be stored: {error}", code="store.bad-cell") from error
         crc = crc32(data, crc32(head(stamp, len(soul_unit), len(unit)), crc32(unit, seed)))
-        add((soul_unit, unit, stamp, data, crc))
+        add((soul_unit, unit, stamp, data, crc ^ mark_crc, mark))
     return records
+
+
+def decode(record: Record) -> Cell:
+    """The cell of an intact record."""
+    soul, key, state, value, _, _ = record
+    return Cell(units_from_bytes(soul), units_from_bytes(key), decode_value(value), decode_state(state))
 
 
 def encode_value(value: Value) -> bytes:

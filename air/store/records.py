@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from sys import maxsize
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from air.base.errors import Corrupt
@@ -16,25 +17,29 @@ from air.model.cell import Cell, Key, Soul, State
 from air.model.lex import Lex, cost
 from air.model.message import SoulRange
 from air.model.value import Value, unit_bytes, units_from_bytes
-from air.store.api import Page
+from air.store.api import Page, Position
+from air.store.items import Item, item_hash
 from air.store.record import Record, ScanCursor, ScanPage, decode_state, decode_value, intact
 
-__all__ = ["Records", "Rows", "Verification"]
+__all__ = ["Execute", "Records", "Rows", "Verification"]
 
 
 class Rows(Protocol):
-    """The rows of a query, produced as they are asked for."""
+    """The rows of a query, produced as they are asked for. Its last reference ends the query.
+
+    Do not close it: ``Cursor.close`` of apsw 3.54 keeps a reference for ever, and so the cursor's memory.
+    """
 
     def __iter__(self) -> Iterator[Any]: ...
     def fetchone(self) -> Any: ...
-    def close(self) -> None: ...
 
 
 Execute: TypeAlias = Callable[[str, tuple[Any, ...]], Rows]
+"""Runs SQL with values for its question marks."""
 
 # A flipped bit can turn a column's type into text that is no text. The casts keep SQLite from
 # decoding it, so that the checksum gets to judge it.
-_ROW: Final = "CAST(state AS REAL), CAST(value AS BLOB), CAST(crc AS INTEGER)"
+_ROW: Final = "CAST(state AS REAL), CAST(value AS BLOB), CAST(crc AS INTEGER), CAST(mark AS BLOB)"
 _SOUL_ROW: Final = f"CAST(soul AS BLOB), CAST(key AS BLOB), {_ROW}"
 _FORWARD: Final = "ORDER BY soul, key"
 _BACKWARD: Final = "ORDER BY soul DESC, key DESC"
@@ -64,14 +69,16 @@ class Verification:
 
 
 class Records:
-    """The reading half of a store over the table ``cell(soul, key, state, value, crc)``."""
+    """The reading half of a store over the table ``cell(soul, key, state, value, crc, mark)``."""
 
-    __slots__ = ("_names_max", "damaged", "execute", "names")
+    __slots__ = ("_names_max", "damaged", "execute", "names", "on_damage")
 
     def __init__(self, execute: Execute, names_max: int) -> None:
         self.execute, self._names_max = execute, names_max
         self.damaged = 0
         self.names: dict[tuple[Soul, Key], None] = {}
+        self.on_damage: Callable[[Position], None] = lambda place: None
+        """Told where a damaged record stands that was met by a read."""
 
     def field(self, soul: bytes, key: bytes) -> tuple[Value, State] | None:
         """One field; None when it is not there or damaged."""
@@ -90,6 +97,11 @@ class Records:
         if row is None or self._take(soul, key, row) is None:
             return None
         return (soul, key, *row)
+
+    def mark(self, soul: Soul, key: Key) -> bytes | None:
+        """The mark of one field as it is stored; None when it is not there or damaged."""
+        record = self.record(unit_bytes(soul), unit_bytes(key))
+        return None if record is None else record[5]
 
     def read(self, soul: Soul, lex: Lex, after: Key | None, fields_max: int, bytes_max: int) -> Page:
         """See :meth:`air.store.api.Store.read`."""
@@ -133,7 +145,7 @@ class Records:
         return Page(fields, units_from_bytes(last) if more else None)
 
     def _rows(self, soul: bytes, within: _Range, reverse: bool) -> Generator[tuple[Any, ...]]:
-        """The rows of a node with keys in a range, in order: key, state, value, checksum.
+        """The rows of a node with keys in a range, in order: key, state, value, checksum, mark.
 
         A damaged name sorts somewhere else than it stands. Taken at its word, it would end a walk early or
         let it begin late, and hide sound records behind it. So a walk begins only next to a sound record,
@@ -144,13 +156,13 @@ class Records:
         if row is not None and not intact(*row):
             # What is hidden stands between where the damaged name says it is and where it is.
             ahead, bounds = _start_beside(row[0] or b"", row[1] or b"", reverse)
-        rows = self.execute(f"SELECT {_SOUL_ROW} FROM cell WHERE {ahead}", bounds)
-        yield from self._inside(soul, within, rows, -1 if reverse else 1)
+        query = f"SELECT {_SOUL_ROW} FROM cell WHERE {ahead}"
+        yield from self._inside(soul, within, self.execute(query, bounds), -1 if reverse else 1)
 
     def _inside(self, soul: bytes, within: _Range, rows: Rows, way: int) -> Iterator[tuple[Any, ...]]:
         """Those of ``rows`` that are in the range; they are in order (``way`` 1) or in reverse (-1)."""
         strayed = 0
-        with contextlib.closing(rows):
+        try:
             for found, key, *row in rows:
                 if found == soul and type(key) is bytes and (side := within.side(key)) == 0:
                     yield (key, *row)
@@ -162,6 +174,8 @@ class Records:
                 strayed += 1
                 if strayed > _ASTRAY_MAX:
                     raise Corrupt("damage has led a search too far astray")
+        finally:
+            del rows  # ends the query, see Rows
 
     def scan(self, souls: SoulRange, after: ScanCursor | None, fields_max: int, bytes_max: int) -> ScanPage:
         """All cells of the nodes that start with a prefix, until a budget or a ceiling is reached."""
@@ -210,16 +224,34 @@ class Records:
             where, bounds = "soul > ?", (soul,)
         return names
 
+    def items(self, low: Position) -> Iterator[Item]:
+        """The items of all records from a position on."""
+        query = f"SELECT {_SOUL_ROW} FROM cell WHERE (soul, key) >= (?, ?) {_FORWARD}"
+        for row in self.execute(query, low):
+            if intact(*row):
+                soul, key, state, value, _, _ = row
+                yield (soul, key), item_hash(soul, key, state, value)
+            else:
+                self._count(row[0], row[1])
+
     def verify(self, found: Verification) -> None:
         """Check every record and that they are in order; the result goes into ``found``."""
-        last: tuple[bytes, bytes] | None = None
-        for row in self._walk(b"", None):
+        self.verify_part(found, None, maxsize)
+
+    def verify_part(self, found: Verification, after: Position | None, count: int) -> Position | None:
+        """Check ``count`` records beyond ``after``, or a few more. Returns where to go on, or None."""
+        last, left = after, count
+        for row in self._walk(b"", after):
+            left -= 1
             if intact(*row) and (last is None or row[:2] > last):
-                found.cells, last = found.cells + 1, row[:2]
+                found.cells, last = found.cells + 1, (row[0], row[1])
+                if left <= 0:
+                    return last  # only a sound name tells where it stands
                 continue
             found.damaged += 1
             if len(found.names) < self._names_max:
                 found.names.append((_readable(row[0]), _readable(row[1])))
+        return None
 
     def _walk(
         self, low: bytes, after: tuple[bytes, bytes] | None, reverse: bool = False
@@ -236,20 +268,25 @@ class Records:
             high = Lex(prefix=units_from_bytes(low)).bounds()[1]
             where, bounds = ("soul < ?", (high,)) if high is not None else ("soul >= ?", (b"",))
         order = "soul DESC, key DESC" if reverse else "soul, key"
-        rows = self.execute(f"SELECT {_SOUL_ROW} FROM cell WHERE {where} ORDER BY {order}", bounds)
-        with contextlib.closing(rows):
-            yield from rows
+        query = f"SELECT {_SOUL_ROW} FROM cell WHERE {where} ORDER BY {order}"
+        for row in self.execute(query, bounds):  # noqa: UP028 - "yield from" would close it, see Rows
+            yield row
 
     def _take(self, soul: bytes, key: bytes, row: Sequence[Any]) -> tuple[Value, State] | None:
         """Value and state of an intact record; a damaged one is counted and gives None."""
-        state, value, crc = row
-        if intact(soul, key, state, value, crc):
+        state, value, crc, mark = row
+        if intact(soul, key, state, value, crc, mark):
             with contextlib.suppress(ValueError, KeyError):
                 return decode_value(value), decode_state(state)
         self._damage(soul, key)
         return None
 
     def _damage(self, soul: object, key: object) -> None:
+        self._count(soul, key)
+        if isinstance(soul, bytes) and isinstance(key, bytes):
+            self.on_damage((soul, key))
+
+    def _count(self, soul: object, key: object) -> None:
         self.damaged += 1
         if len(self.names) < self._names_max:
             self.names[_readable(soul), _readable(key)] = None

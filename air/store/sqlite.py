@@ -1,264 +1,133 @@
 """Cells on disk, in one SQLite file. (shell)
 
-Everything a batch needs is one transaction. The merge is a conditional upsert: SQLite compares states,
-and only cells that changed nothing are looked at again, for ties and for damaged records in their way.
-Each record carries a checksum that is verified whenever it is read.
+Everything a batch needs is one transaction: the cells, their marks, what the journal notes of conflicts,
+which spans have changed, and entries of the caller's. Each record carries a checksum that is verified
+whenever it is read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import logging
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from zlib import crc32
 
-import apsw
-
-from air.base.errors import Corrupt, Full, Misuse, StoreError, SyncFailed
+from air.base.clock import Clock, SystemClock
+from air.base.errors import AirError, Corrupt, Misuse, StoreError, SyncFailed
+from air.base.varint import encode_varint
 from air.model.cell import Cell, Key, Soul
 from air.model.lex import ALL, Lex
+from air.model.mark import Mark
 from air.model.message import SoulRange
-from air.store.api import PAGE_BYTES, PAGE_FIELDS, Page
-from air.store.keyfile import read_key
-from air.store.lock import FileLock
-from air.store.record import Record, ScanCursor, ScanPage, beats, decode_state, decode_value, encode
-from air.store.records import Records, Verification
-from air.store.wal import Log, count_lost, read_log
+from air.store.api import PAGE_BYTES, PAGE_FIELDS, Bound, Kept, Page, Position
+from air.store.config import SqliteConfig
+from air.store.file import SqliteFile, SqliteStats
+from air.store.journal import Conflict, Journal
+from air.store.merge import Merge
+from air.store.record import ScanCursor, ScanPage, decode, encode
+from air.store.records import Execute, Records, Verification
+from air.store.schema import FORMAT
+from air.store.spans import Spans, sums_are_sound
+from air.store.writers import Writers, own_prefix
 
 __all__ = ["FORMAT", "Sqlite", "SqliteConfig", "SqliteStats"]
 
-MIB: Final = 1024 * 1024
-
-_LOG: Final = logging.getLogger("air.store")
-
-FORMAT: Final = 1
-"""Version of the file's layout, kept in SQLite's ``user_version``. A file with a higher one is refused."""
-
-APPLICATION: Final = 0x41_49_52_01
-"""Marks a SQLite file as Air's (``application_id``)."""
-
-_SCHEMA: Final = f"""
-CREATE TABLE cell(
-    soul BLOB NOT NULL, key BLOB NOT NULL, state REAL NOT NULL, value BLOB NOT NULL, crc INTEGER NOT NULL,
-    PRIMARY KEY(soul, key)
-) WITHOUT ROWID;
-CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {FORMAT};
-"""
-
-_MERGE: Final = """
-INSERT INTO cell VALUES(?, ?, ?, ?, ?) ON CONFLICT(soul, key) DO UPDATE
-SET state = excluded.state, value = excluded.value, crc = excluded.crc
-WHERE excluded.state > state
-"""
-
-_DISK_REFUSED: Final = frozenset(
-    {apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_TRUNCATE}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class SqliteConfig:
-    """How one file is kept."""
-
-    durable: bool = True
-    """Flush to the disk before ``write`` returns. False: a crash of the system may cost the last writes."""
-    cache_bytes: int = 32 * MIB
-    """SQLite's page cache."""
-    page_bytes: int = 4096
-    """Page size of a new file. Larger pages cost more for a lone write and gain nothing for batches."""
-    checkpoint_pages: int = 1024
-    """Pages in the write-ahead log at which they are moved into the file and the log begins anew. A log that
-    no longer grows flushes in half the time, so it should stop growing early."""
-    recheck_bytes_max: int = 1024 * MIB
-    """Largest file that is checked as a whole before writing goes on after a flush that failed. Reads wait
-    for that, some seconds per GiB."""
-    damaged_max: int = 256
-    """Damaged records remembered by name; all are counted."""
-    key_file: Path | None = None
-    """File whose content is the key of the whole-file cipher. None: not encrypted."""
-    vfs: str | None = None
-    """SQLite VFS to use, by its name. None: the system's."""
-
-
-class SqliteStats(NamedTuple):
-    """Sizes in bytes."""
-
-    file_bytes: int
-    wal_bytes: int
-    free_bytes: int
-    """Part of the file that holds nothing and will be used again."""
+_SEQUENCE: Final = "air.sequence"
+"""Entry that holds the highest sequence that may have been used."""
+_RESERVE: Final = 1024
+"""Sequences that are reserved at a time: an entry on disk per batch would cost a page of the log."""
+_STRUCTURE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A file whose structure is checked while others wait: about 0.1 s."""
+_PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES(?, ?, ?)"
 
 
 class Sqlite:
     """A :class:`~air.store.api.Store` in a SQLite file at ``path``, opened or created here.
 
+    ``writer`` is this peer's name in marks: a cell that is written without a mark gets the dot (writer,
+    sequence), the sequence rising from transaction to transaction and never used twice, whatever happens to
+    the process. Without it, such cells have no mark.
+
     Raises StoreError ``store.locked``, ``store.format`` (made by a newer Air, or not by Air),
     ``store.key``, ``store.open``, or Corrupt.
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: SqliteConfig | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        config: SqliteConfig | None = None,
+        *,
+        writer: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.path = Path(path)
-        self._config = config or SqliteConfig()
-        self._refused: str | None = None
-        self._wal_pages = 0
-        self.lost = 0
-        """Transactions that had been acknowledged and that damage in the log took, seen when opening."""
-        self.unfinished = 0
-        """Pages of a last transaction that opening left out: cut by a crash, or damaged."""
-        self._lock = FileLock(self.path.with_name(self.path.name + ".lock"))
+        self._config = config = config or SqliteConfig()
+        self._writer = writer if config.marks else None
+        self._clock = clock or SystemClock()
+        self._file = SqliteFile(self.path, config)
         try:
-            self._db = self._open()
-            self.records = Records(self._db.execute, self._config.damaged_max)
-            """Reads and checks; counts what is damaged."""
+            with self._file.errors:
+                execute = self._file.db.execute
+                self.records = Records(execute, config.damaged_max)
+                """Reads and checks; counts what is damaged."""
+                self.writers = Writers(execute, config.writers_max)
+                """The peers that marks speak of."""
+                self.journal = Journal(execute, self.writers, config.conflicts_max, config.conflict_bytes_max)
+                """Edits that lost; see :meth:`conflicts`."""
+                self._spans = Spans(execute, self.records.items, config.spans_max)
+                self.records.on_damage = lambda place: self._spans.touch([place])
+                self._load()
         except BaseException:
-            self._lock.release()
+            self._file.close()
             raise
 
-    # -- opening and closing ---------------------------------------------------
-
-    def _open(self) -> apsw.Connection:
-        config, created = self._config, not self.path.exists()
-        key = read_key(config.key_file) if config.key_file is not None else None
+    def _load(self) -> None:
+        """Take from the file what is kept in memory of it; also after it was opened anew."""
+        db = self._file.db
+        self.records.execute = db.execute
+        self.writers.load(db.execute)
+        self.journal.load(db.execute)
+        self._spans.load(db.execute)
+        self._name(None if self._writer is None else self.writers.known(self._writer))
         try:
-            db = apsw.Connection(str(self.path), vfs=config.vfs)
-        except apsw.Error as error:
-            raise self._error(error) from error
-        try:
-            if key is not None:
-                db.execute(f"PRAGMA hexkey = '{key.hex()}'")
-            # With the file to ourselves the index of the log lives in our memory: no shared memory file.
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._check_format(db)
-            # Now the files are ours alone, and nothing has been built on them yet.
-            log = self._settle()
-            self._set_up(db, log)
-            # Names of new files, the log's among them, are durable when their folder is. SQLite would not
-            # tell if that failed.
-            if created or (config.durable and (log is None or not log.bytes)):
-                _sync_folder(self.path.parent)
-        except (apsw.Error, OSError, StoreError) as error:
-            db.close(True)
-            if isinstance(error, StoreError):
-                raise
-            if isinstance(error, apsw.NotADBError) and key is not None:
-                raise StoreError(f"the key does not open {self.path}", code="store.key") from error
-            raise self._error(error) from error
-        return db
+            entry = self.get_meta(_SEQUENCE)
+            self._sequence = self._reserved = int(entry or b"0")
+        except Corrupt:
+            # No sequence may be used twice. A batch takes longer than a microsecond, so the clock is ahead
+            # of every sequence there was.
+            self._sequence = self._reserved = int(1000 * self._clock.now().wall)
 
-    @property
-    def _log_path(self) -> Path:
-        return self.path.with_name(self.path.name + "-wal")
+    def _name(self, own: int | None) -> None:
+        """This peer's number as a writer is ``own``."""
+        self._own, self._prefix = own, b"" if own is None else own_prefix(own)
+        self._merge = Merge(self._file.db, self.records, self.writers, self.journal, own)
 
-    def _settle(self) -> Log | None:
-        """Write a log that somebody left behind once more, and flush it; None when there is none.
-
-        After a flush that failed, the system may show pages of it that are on no disk. What is written
-        again is flushed again, and only then may SQLite build on it.
-        """
-        config, file = self._config, self._log_file()
-        if file is None:
-            return None
-        try:
-            return read_log(file, config.page_bytes, apsw.SQLITE_SYNC_NORMAL if config.durable else None)
-        except apsw.Error as error:
-            raise self._error(error) from error
-        finally:
-            file.xClose()
-
-    def _log_file(self) -> apsw.VFSFile | None:
-        if self._config.vfs is None and not self._log_path.exists():
-            return None
-        flags = [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0]
-        try:
-            return apsw.VFSFile(self._config.vfs or "unix", str(self._log_path), flags)
-        except apsw.Error:
-            # It is not there. If it only cannot be opened, SQLite will stumble over it in a moment.
-            return None
-
-    def _judge(self, log: Log, accepted: int) -> None:
-        """Compare what the log promised with what SQLite took of it."""
-        if log.begun <= accepted or (file := self._log_file()) is None:
-            return
-        try:
-            self.lost, self.unfinished = count_lost(file, log, accepted)
-        finally:
-            file.xClose()
-        if self.lost:
-            kept = self._damaged_log
-            _LOG.error(
-                "acknowledged transactions were lost to damage in the log",
-                extra={"code": "store.corrupt", "transactions": self.lost, "copy": str(kept)},
-            )
-            if self._config.vfs is None and not kept.exists():
-                with contextlib.suppress(OSError):
-                    shutil.copyfile(self._log_path, kept)
-
-    def _check_format(self, db: apsw.Connection) -> None:
-        application, version = db.pragma("application_id"), db.pragma("user_version")
-        empty = db.execute("SELECT count(*) FROM sqlite_schema").get == 0
-        if application != APPLICATION and not (empty and application == version == 0):
-            raise StoreError(f"{self.path} is a SQLite file, but not one of Air's", code="store.format")
-        if version > FORMAT:
-            raise StoreError(
-                f"{self.path} has format {version}; this version of Air reads up to {FORMAT}",
-                code="store.format",
-            )
-        if empty:
-            db.execute(f"PRAGMA page_size = {self._config.page_bytes}")
-
-    def _set_up(self, db: apsw.Connection, log: Log | None) -> None:
-        config = self._config
-        if db.pragma("journal_mode", "WAL") != "wal":
-            raise StoreError(
-                f"{self.path}: this file system cannot keep a write-ahead log", code="store.open"
-            )
-        db.execute(f"PRAGMA synchronous = {'FULL' if config.durable else 'NORMAL'}")
-        db.execute("PRAGMA cell_size_check = ON")
-        accepted, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        if log is not None:
-            self._judge(log, accepted)
-        db.execute(f"PRAGMA cache_size = {-config.cache_bytes // 1024}")
-        db.execute(f"PRAGMA journal_size_limit = {2 * config.checkpoint_pages * config.page_bytes}")
-        db.execute("PRAGMA mmap_size = 0")
-        db.execute("PRAGMA secure_delete = OFF")
-        if db.pragma("user_version") == 0:
-            db.execute(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
-        # SQLite's own checkpoints hide their errors. A disk that refuses one must be noticed.
-        db.wal_autocheckpoint(0)
-        db.set_wal_hook(self._logged)
-
-    def _logged(self, db: apsw.Connection, name: str, pages: int) -> int:
-        self._wal_pages = pages
-        return int(apsw.SQLITE_OK)
+    # -- closing and recovering ------------------------------------------------
 
     def close(self) -> None:
         """Move the log into the file and let others have it. Closing again does nothing."""
-        try:
-            if self._refused is not None:
-                self._keep_log()
-            self._db.close()
-        except apsw.Error as error:
-            raise self._error(error) from error
-        finally:
-            self._lock.release()
-
-    def _keep_log(self) -> None:
-        """Closing shall not move a log that may be on no disk; who opens next writes it again first."""
-        with contextlib.suppress(apsw.ConnectionClosedError):
-            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        if self._spans.unsaved and self._file.writable:
+            # Whoever opens it next need not sum it all up again; it is no loss if that fails.
+            with contextlib.suppress(StoreError):
+                self._save_spans()
+        self._file.close()
 
     @property
     def refusing(self) -> str | None:
         """Why nothing is written any more until :meth:`recover` succeeds; None when writing is on."""
-        return None if self._refused is None else SyncFailed.code
+        return None if self._file.refused is None else SyncFailed.code
+
+    @property
+    def lost(self) -> int:
+        """Transactions that had been acknowledged and that damage in the log took, seen when opening."""
+        return self._file.lost
+
+    @property
+    def unfinished(self) -> int:
+        """Pages of a last transaction that opening left out: cut by a crash, or damaged."""
+        return self._file.unfinished
 
     def recover(self) -> None:
         """Make writing possible again after SyncFailed or Full. Raises StoreError while it is not.
@@ -267,122 +136,92 @@ class Sqlite:
         flushed, the file is opened anew and takes over the log, and its structure is checked unless it is
         larger than ``recheck_bytes_max``. Reading goes on as before when the disk still refuses.
         """
-        if self._refused is None:
+        if self._file.refused is None:
             # Moving the log needs no room for pages that the file has already, and frees the log.
-            self._checkpoint()
+            self._file.checkpoint()
             self.write((), meta={"recovered": b""})
             return
-        refused = self._refused
         try:
-            self._settle()
-            self._keep_log()
-            self._db.close(True)
-            if self._config.vfs is None:
-                _forget_cached(self.path)
-            self._db = self._open()
-            self.records.execute = self._db.execute
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            found = []
-            if self._db.pragma("page_count") * self._db.pragma("page_size") <= self._config.recheck_bytes_max:
-                found = [text for (text,) in self._db.execute("PRAGMA quick_check(1)") if text != "ok"]
-        except (apsw.Error, StoreError) as error:
-            self._refused = refused
-            raise error if isinstance(error, StoreError) else self._error(error) from error
-        if found:
-            self._refused = refused
-            raise Corrupt(f"{self.path.name}: {found[0]}")
-        self._refused, self._wal_pages = None, 0
+            self._file.reopen()
+        finally:
+            # When the file is open anew, what was known of it may not hold; nor may the connection.
+            self.records.execute = self._file.db.execute
+        with self._file.errors:
+            self._load()
 
     # -- writing ---------------------------------------------------------------
 
-    def write(self, cells: Sequence[Cell], /, *, meta: Mapping[str, bytes] | None = None) -> dict[int, Cell]:
+    def write(
+        self,
+        cells: Sequence[Cell],
+        /,
+        *,
+        meta: Mapping[str, bytes] | None = None,
+        marks: Sequence[Mark | None] | None = None,
+    ) -> Kept:
         """Merge ``cells`` as :meth:`air.store.api.Store.write` says; ``meta`` is set in the same transaction.
 
-        Of several cells for one field in ``cells`` the winner counts as the one written.
-        Also raises Misuse ``store.bad-cell``; then nothing was written.
+        ``marks`` has one mark for each cell, or None for one that is written here; without ``marks`` all
+        are. What is written here follows what stood before. A cell with a mark that meets one it is
+        concurrent to makes an entry in the journal, in the same transaction, whichever of them wins.
+
+        Of several cells for one field in ``cells`` the winner counts as the one written. Also raises Misuse
+        ``store.bad-cell`` or ``store.bad-mark``; then nothing was written.
         """
-        if self._refused is not None:
-            raise SyncFailed(self._refused)
-        records = encode(cells)
-        committing = False
+        file = self._file
+        if file.refused is not None:
+            raise SyncFailed(file.refused)
+        if marks is not None:
+            if len(marks) != len(cells):
+                raise Misuse(f"{len(marks)} marks for {len(cells)} cells", code="store.bad-mark")
+            if not self._config.marks:
+                marks = None
+        dot: Mark = ()
+        coded = b""
+        if self._writer is not None and cells and (marks is None or None in marks):
+            if self._own is None:
+                self._enlist(self._writer)
+            self._sequence += 1
+            dot = ((self._writer, self._sequence),)
+            coded = self._prefix + encode_varint(self._sequence)
+        records = encode(cells, coded)
+        reserved, execute = self._reserved, file.db.execute
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            kept = self._merge(cells, records)
-            for name, data in (meta or {}).items():
-                self._db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?, ?)", (name, data, crc32(data)))
-            committing = True
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            self._roll_back()
-            if isinstance(error, apsw.Error):
-                raise self._error(error, committing) from error
+            with file.transaction:
+                kept = self._merge.run(cells, records, marks, dot, self._wall)
+                if kept:
+                    self._spans.touch([row for index, row in enumerate(records) if index not in kept])
+                else:
+                    self._spans.touch(records)
+                self._spans.pay()
+                if self._sequence > reserved:
+                    reserved = self._sequence + _RESERVE
+                    data = str(reserved).encode()
+                    execute(_PUT_META, (_SEQUENCE, data, crc32(data)))
+                for name, data in (meta or {}).items():
+                    execute(_PUT_META, (name, data, crc32(data)))
+        except BaseException:
+            self.writers.rolled_back()
+            self.journal.load(execute)
             raise
-        if self._wal_pages >= self._config.checkpoint_pages:
-            self._checkpoint()
+        self._reserved = reserved
+        self.writers.committed()
+        self._spans.paid()
         return kept
 
-    def _merge(self, cells: Sequence[Cell], records: list[Record]) -> dict[int, Cell]:
-        best = {record[:2]: index for index, record in enumerate(records)}
-        winners: Sequence[int] = range(len(records))
-        if len(best) < len(records):
-            best.clear()
-            for index, record in enumerate(records):
-                known = best.get(record[:2])
-                if known is None or beats(record, records[known]):
-                    best[record[:2]] = index
-            winners = list(best.values())
-        changed: list[int] = []
-        count, note = self._db.total_changes, changed.append
+    def _wall(self) -> float:
+        return self._clock.now().wall
 
-        def feed() -> Iterator[Record]:
-            # SQLite asks for a row when it is done with the one before, so the counts tell who won.
-            for index in winners:
-                note(count())
-                yield records[index]
-
-        before = count()
-        self._db.executemany(_MERGE, feed())
-        kept: dict[int, Cell] = {}
-        if (after := count()) - before < len(winners):
-            changed.append(after)
-            for place, index in enumerate(winners):
-                if changed[place] == changed[place + 1]:
-                    stored = self._stored(cells[index], records[index])
-                    if stored is not None:
-                        kept[index] = stored
-        if len(winners) < len(records):
-            for index, record in enumerate(records):
-                if (winner := best[record[:2]]) != index:
-                    kept[index] = kept.get(winner, cells[winner])
-        return kept
-
-    def _stored(self, cell: Cell, record: Record) -> Cell | None:
-        """What stands in the way of a cell that changed nothing.
-
-        None: nothing does, and the cell was put in its place. So it is with a damaged record, and with
-        one of the same state and a lower value.
-        """
-        soul, key = record[:2]
-        stored = self.records.record(soul, key)
-        if stored is not None and not beats(record, stored):
-            return Cell(cell.soul, cell.key, decode_value(stored[3]), decode_state(stored[2]))
-        self._db.execute("INSERT OR REPLACE INTO cell VALUES(?, ?, ?, ?, ?)", record)
-        return None
-
-    def _roll_back(self) -> None:
-        # A failed commit may have ended the transaction already.
-        if self._db.in_transaction:
-            with contextlib.suppress(apsw.Error):
-                self._db.execute("ROLLBACK")
-
-    def _checkpoint(self) -> None:
-        """Move the log into the file. What is in the log is durable, so a failure here loses nothing yet."""
+    def _enlist(self, writer: str) -> None:
+        """Give this peer a number as a writer, once in the life of a file."""
         try:
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error as error:
-            # Without room in the file the log grows on, and the write that finds no room there says so.
-            if not isinstance(refusal := self._error(error, committing=True), Full):
-                self._refused = refusal.message
+            with self._file.transaction:
+                self.writers.number(writer, own=True)
+        except BaseException:
+            self.writers.rolled_back()
+            raise
+        self.writers.committed()
+        self._name(self.writers.known(writer))
 
     # -- reading ---------------------------------------------------------------
 
@@ -397,10 +236,8 @@ class Sqlite:
         bytes_max: int = PAGE_BYTES,
     ) -> Page:
         """One page of a node, as :meth:`air.store.api.Store.read` says."""
-        try:
+        with self._file.errors:
             return self.records.read(soul, lex, after, fields_max, bytes_max)
-        except apsw.Error as error:
-            raise self._error(error) from error
 
     def scan(
         self,
@@ -416,27 +253,97 @@ class Sqlite:
         Whole nodes come one after the other; the last may be cut by the budget, as gun does it.
         Source: gun-wire 2.4. Raises StoreError.
         """
-        try:
+        with self._file.errors:
             return self.records.scan(souls, after, fields_max, bytes_max)
-        except apsw.Error as error:
-            raise self._error(error) from error
 
     def souls(self, after: Soul = "", limit: int = 1024, *, prefix: str = "") -> Sequence[Soul]:
         """Names of nodes, as :meth:`air.store.api.Store.souls` says: one look-up per node, however large."""
-        try:
+        with self._file.errors:
             return self.records.souls(after, limit, prefix)
-        except apsw.Error as error:
-            raise self._error(error) from error
+
+    def marks(self, soul: Soul, keys: Iterable[Key]) -> dict[Key, Mark]:
+        """Who wrote these fields of a node, those that are there and not damaged. Raises StoreError."""
+        with self._file.errors:
+            return {
+                key: self.writers.decode(coded).mark
+                for key in keys
+                if (coded := self.records.mark(soul, key)) is not None
+            }
+
+    def conflicts(
+        self, after_id: int = 0, limit: int = 256, *, soul: Soul | None = None, key: Key | None = None
+    ) -> list[Conflict]:
+        """Entries of the journal in the order of their ids, those above ``after_id``, at most ``limit``.
+
+        ``soul`` and ``key`` choose those of one node, or of one field. Raises StoreError. Damaged entries are
+        left out and counted.
+        """
+        with self._file.errors:
+            return self.journal.read(after_id, limit, soul, key)
+
+    def conflict(self, number: int) -> Conflict | None:
+        """One entry of the journal; None when there is none (any more), or when it is damaged."""
+        with self._file.errors:
+            return self.journal.get(number)
+
+    # -- ranges of cells -------------------------------------------------------
+
+    def fingerprint(self, low: Bound, high: Bound, /) -> tuple[int, int]:
+        """(count, sum) as :meth:`air.store.api.RangeSource.fingerprint` says.
+
+        Takes a millisecond per million cells when all of them are summed up, and some seconds when none is:
+        :meth:`refresh` until it returns False spares others that wait.
+        """
+        with self._file.errors:
+            return self._spans.fingerprint(low, high)
+
+    def split(self, low: Bound, high: Bound, parts: int, /) -> Sequence[Position]:
+        """Positions that cut a range, as :meth:`air.store.api.RangeSource.split` says."""
+        with self._file.errors:
+            return self._spans.split(low, high, parts)
+
+    def items(self, low: Bound, high: Bound, limit: int, /) -> Sequence[tuple[Position, int]]:
+        """The first items of a range, as :meth:`air.store.api.RangeSource.items` says."""
+        with self._file.errors:
+            return self._spans.items(low, high, limit)
+
+    def cells(self, positions: Sequence[Position], /) -> tuple[Sequence[Cell], Sequence[Mark]]:
+        """What is stored in some places, as :meth:`air.store.api.RangeSource.cells` says."""
+        cells: list[Cell] = []
+        marks: list[Mark] = []
+        with self._file.errors:
+            for soul, key in positions:
+                if (record := self.records.record(soul, key)) is not None:
+                    cells.append(decode(record))
+                    marks.append(self.writers.decode(record[5]).mark)
+        return cells, marks
+
+    def refresh(self, cells_max: int = 4096, /) -> bool:
+        """Sum up ahead, as :meth:`air.store.api.RangeSource.refresh` says, and write down what is known.
+
+        4,096 cells take about 20 ms. False: all is summed up and written down.
+        """
+        spans = self._spans
+        with self._file.errors:
+            spans.work(cells_max)
+        if spans.worth_saving and self._file.writable:
+            # A disk that refuses this refuses writes too, and there it is told. What was summed up is known.
+            with contextlib.suppress(StoreError):
+                self._save_spans()
+        return bool(spans.dirty)
+
+    def _save_spans(self) -> None:
+        with self._file.transaction:
+            self._spans.save()
+        self._spans.saved()
 
     # -- the rest --------------------------------------------------------------
 
     def get_meta(self, name: str) -> bytes | None:
         """What was last set under ``name``; None when nothing was. Raises Corrupt when it is damaged."""
         query = "SELECT CAST(value AS BLOB), CAST(crc AS INTEGER) FROM meta WHERE name = ?"
-        try:
-            row = self._db.execute(query, (name,)).fetchone()
-        except apsw.Error as error:
-            raise self._error(error) from error
+        with self._file.errors:
+            row = self._file.db.execute(query, (name,)).fetchone()
         if row is not None and crc32(row[0]) != row[1]:
             raise Corrupt(f"{self.path}: the entry {name!r} is damaged")
         return None if row is None else bytes(row[0])
@@ -449,44 +356,59 @@ class Sqlite:
         """Read everything and check it, records and structure. Takes some seconds per million cells."""
         found = Verification()
         try:
-            found.faults += [text for (text,) in self._db.execute("PRAGMA quick_check(16)") if text != "ok"]
-            self.records.verify(found)
-            for name, data, crc in self._db.execute(
-                "SELECT name, CAST(value AS BLOB), CAST(crc AS INTEGER) FROM meta"
-            ):
-                if crc32(data) != crc:
-                    found.faults.append(f"the entry {name!r} is damaged")
-        except apsw.Error as error:
+            with self._file.errors:
+                self._verify(found, self._file.db.execute)
+        except AirError as error:
             found.faults.append(str(error))
-        self._tell_of_log(found)
+        found.faults += self._file.faults()
+        found.notes += self._file.notes()
         return found
 
-    def _tell_of_log(self, found: Verification) -> None:
-        kept = self._damaged_log
-        if self.lost:
-            found.faults.append(f"up to {self.lost} acknowledged transactions were lost to damage in the log")
-        if self._config.vfs is None and kept.exists():
-            found.faults.append(
-                f"{kept} is a damaged log that was put aside; remove it when it is dealt with"
-            )
-        if self.unfinished:
-            found.notes.append(
-                f"the log ended in {self.unfinished} pages of a transaction that was not finished:"
-                " cut by a crash, or damaged"
-            )
+    def verify_part(self, found: Verification, after: Position | None, count: int) -> Position | None:
+        """:meth:`verify` in pieces, between which the store is used: ``count`` records beyond ``after``.
 
-    @property
-    def _damaged_log(self) -> Path:
-        return self.path.with_name(self.path.name + "-wal.damaged")
+        Returns where the next piece begins; None: that was the last one, and :attr:`damaged` is now what was
+        found. The structure of a large file is left to :meth:`verify`: that is one piece. Raises StoreError.
+        """
+        with self._file.errors:
+            execute, records = self._file.db.execute, self.records
+            after = records.verify_part(found, after, count)
+            if after is not None:
+                return after
+            if self.stats().file_bytes <= _STRUCTURE_BYTES_MAX:
+                self._verify_structure(found, execute)
+            else:
+                found.notes.append(
+                    "the structure of a file of this size is only checked while no daemon runs"
+                )
+            self._verify_entries(found, execute)
+        found.faults += self._file.faults()
+        found.notes += self._file.notes()
+        records.damaged, records.names = found.damaged, dict.fromkeys(found.names)
+        return None
+
+    def _verify(self, found: Verification, execute: Execute) -> None:
+        self._verify_structure(found, execute)
+        self.records.verify(found)
+        self._verify_entries(found, execute)
+        found.faults += self.writers.load(execute)
+        if not sums_are_sound(execute):
+            found.notes.append("sums over ranges of cells are damaged; they are made anew from the cells")
+
+    def _verify_structure(self, found: Verification, execute: Execute) -> None:
+        found.faults += [text for (text,) in execute("PRAGMA quick_check(16)", ()) if text != "ok"]
+
+    def _verify_entries(self, found: Verification, execute: Execute) -> None:
+        entries = "SELECT name, CAST(value AS BLOB), CAST(crc AS INTEGER) FROM meta"
+        for name, data, crc in execute(entries, ()):
+            if crc32(data) != crc:
+                found.faults.append(f"the entry {name!r} is damaged")
+        if damaged := self.journal.verify():
+            found.faults.append(f"{damaged} entries of the journal of conflicts are damaged")
 
     def stats(self) -> SqliteStats:
         """Sizes, from the file system; cheap."""
-        wal = self._log_path
-        try:
-            free = self._db.pragma("freelist_count") * self._db.pragma("page_size")
-        except apsw.Error as error:
-            raise self._error(error) from error
-        return SqliteStats(self.path.stat().st_size, wal.stat().st_size if wal.exists() else 0, free)
+        return self._file.stats()
 
     @property
     def damaged(self) -> int:
@@ -497,54 +419,3 @@ class Sqlite:
     def damaged_names(self) -> Sequence[tuple[Soul, Key]]:
         """(soul, key) of damaged records, at most ``damaged_max``, as far as they can be read."""
         return tuple(self.records.names)
-
-    def _error(self, error: Exception, committing: bool = False) -> StoreError | Misuse:
-        """Air's error for one of SQLite's. After one that leaves durability in doubt, writing is over."""
-        # Peers are told this text, and where our files are is no business of theirs.
-        where, extended = self.path.name, getattr(error, "extendedresult", 0)
-        if isinstance(error, apsw.ConnectionClosedError | apsw.CursorClosedError):
-            if self._refused is not None:
-                return SyncFailed(self._refused)  # opening it anew failed, and will be tried again
-            return Misuse(f"{where} is closed", code="store.closed")
-        if isinstance(error, apsw.TooBigError):
-            return Misuse(f"{where}: a cell is larger than SQLite can keep", code="store.bad-cell")
-        if isinstance(error, apsw.FullError) or extended in _DISK_REFUSED:
-            return Full(f"{where}: no room to write to ({error})")
-        if extended in (apsw.SQLITE_IOERR_CORRUPTFS, apsw.SQLITE_IOERR_DATA) or isinstance(
-            error, apsw.CorruptError | apsw.NotADBError
-        ):
-            hint = "; if it is encrypted, name its key file" if isinstance(error, apsw.NotADBError) else ""
-            return Corrupt(f"{where}: {error}{hint}")
-        if isinstance(error, apsw.IOError) and (
-            committing or extended in (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
-        ):
-            self._refused = (
-                f"{where}: the disk failed to keep a write ({error}); open the store again to go on"
-            )
-            return SyncFailed(self._refused)
-        if isinstance(error, OSError) and error.errno == errno.EIO:
-            return SyncFailed(f"{where}: the folder cannot be made durable ({error.strerror})")
-        if isinstance(error, apsw.BusyError | apsw.LockedError):
-            return StoreError(f"{where} is in use by a program that is not Air", code="store.locked")
-        if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError | apsw.PermissionsError | OSError):
-            return StoreError(f"cannot open {where}: {error}", code="store.open")
-        return StoreError(f"{where}: {type(error).__name__}: {error}")
-
-
-def _forget_cached(path: Path) -> None:
-    """Let the system forget what it holds of a file that nobody has open: reading then asks the disk."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(handle)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the name of a new file durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import inf
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskStatus
@@ -21,41 +20,33 @@ from air.base.errors import AirError, Full, Misuse, StoreError
 from air.base.metrics import Counters
 from air.model.cell import Cell, Key, Soul
 from air.model.lex import ALL, Lex
+from air.model.mark import Mark
 from air.model.message import SoulRange
 from air.store.api import PAGE_BYTES, PAGE_FIELDS
-from air.store.batch import DiskStore, Failed, Job, Outcome, Read, Result, Scan, Token, Write, Written, work
+from air.store.batch import (
+    Ask,
+    DiskStore,
+    Failed,
+    Job,
+    Outcome,
+    Read,
+    Result,
+    Scan,
+    Token,
+    Write,
+    Written,
+    work,
+)
+from air.store.config import Durability, WorkerConfig
 from air.store.record import ScanCursor
-from air.store.window import CommitWindow, WindowConfig
+from air.store.window import CommitWindow
 
 __all__ = ["Durability", "StoreWorker", "WorkerConfig"]
 
-Durability: TypeAlias = Literal["sync", "group", "memory"]
-
 _CELL_BYTES: Final = 150
 """What a queued cell takes beside the text of its value."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerConfig:
-    durability: Durability = "group"
-    """``sync``: every write its own commit. ``group``: one commit per batch. ``memory``: as ``group``, over a
-    store that was opened without flushing. A write is reported after the merge in every mode: only then
-    is it known what the store kept."""
-    window: WindowConfig = field(default_factory=WindowConfig)
-    queued_cells_max: int = 65_536
-    """Cells waiting to be written at which :meth:`StoreWorker.room` waits."""
-    queued_bytes_max: int = 64 * 1024 * 1024
-    """Bytes of such cells at which it waits."""
-    queued_reads_max: int = 16_384
-    """Reads and scans waiting at which it waits."""
-    batch_read_bytes_max: int = 128 * 1024
-    """Bytes read in one hop; further reads go with the next one, so that writes need not wait for all."""
-    recover_first_seconds: float = 1.0
-    """After a full disk or a flush that failed, when it is first tried to write again."""
-    recover_max_seconds: float = 60.0
-    """Longest wait between two such attempts; each wait is twice the one before."""
-    drain_seconds: float = 10.0
-    """At the end, how long queued jobs may still be worked on."""
+_MARK_BYTES: Final = 200
+"""What its mark takes."""
 
 
 class StoreWorker:
@@ -122,20 +113,27 @@ class StoreWorker:
     # -- giving it work --------------------------------------------------------
 
     def write(
-        self, token: Token, cells: Sequence[Cell], /, *, meta: Mapping[str, bytes] | None = None
+        self,
+        token: Token,
+        cells: Sequence[Cell],
+        /,
+        *,
+        meta: Mapping[str, bytes] | None = None,
+        marks: Sequence[Mark | None] | None = None,
     ) -> None:
         """Merge ``cells``; answered by Written or Failed. ``meta`` is set in the same transaction.
 
-        Raises StoreError ``store.closed`` when the worker has ended.
+        ``marks`` has one mark for each cell when they were written elsewhere; without, the store gives them
+        this peer's own. Raises StoreError ``store.closed`` when the worker has ended.
         """
-        size = _CELL_BYTES * len(cells)
+        size = (_CELL_BYTES if marks is None else _CELL_BYTES + _MARK_BYTES) * len(cells)
         for cell in cells:
             if type(cell.value) is str:
                 size += len(cell.value)
         self._cells += len(cells)
         self._bytes += size
         self._writes += 1
-        self._put(Write(token, cells, meta, size))
+        self._put(Write(token, cells, meta, size, marks))
 
     def read(
         self,
@@ -166,12 +164,32 @@ class StoreWorker:
         self._reads += 1
         self._put(Scan(token, souls, after, fields_max, bytes_max))
 
+    def ask(self, token: Token, question: Callable[[Any], Any], /) -> None:
+        """Call ``question`` with the store on its thread; answered by AskDone or Failed.
+
+        It comes in the order of reads: after every write that was queued before. All that it needs of the
+        store must happen in the call, which should take milliseconds, for everything else waits meanwhile.
+        An AirError that it raises comes back as Failed. Raises as :meth:`write` does.
+        """
+        self._reads += 1
+        self._put(Ask(token, question))
+
     def _put(self, job: Job) -> None:
         if self._closed:
             raise StoreError("the store has been closed", code="store.closed")
         self._queue.append(job)
         if self._wake is not None:
             self._wake.set()
+
+    @property
+    def damaged(self) -> int:
+        """Damaged records met since the start, or found by the last check of all."""
+        return self._store.damaged
+
+    @property
+    def lost(self) -> int:
+        """Acknowledged transactions that the last start found lost to damage in the log."""
+        return self._store.lost
 
     @property
     def backlog_cells(self) -> int:

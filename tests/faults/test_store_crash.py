@@ -16,7 +16,9 @@ import apsw
 import pytest
 
 from air.base.errors import Full, StoreError, SyncFailed
-from air.model import Cell, Lex, Link, SoulRange
+from air.model import Cell, Lex, Link, SoulRange, unit_bytes
+from air.store.items import item_hash
+from air.store.record import encode_value
 from air.store.sqlite import Sqlite, SqliteConfig
 
 # -- kill -9 -------------------------------------------------------------------
@@ -67,6 +69,55 @@ def test_after_kill_9_every_reported_batch_is_whole_and_no_batch_is_partial(tmp_
         assert (found.damaged, found.faults) == (0, [])
         store.close()
         reported = last
+
+
+MARKING = """
+import sys
+from air.model import Cell
+from air.store.sqlite import Sqlite, SqliteConfig
+store = Sqlite(sys.argv[1], SqliteConfig(checkpoint_pages=64), writer="me")
+first = int(sys.argv[2])
+for batch in range(first, first + 1_000_000):
+    cells = [Cell(f"node {(batch * 37 + i * 11) % 900}", f"{i % 3}", batch, batch + 1) for i in range(20)]
+    theirs = [(("them", batch + 1),)] * len(cells)
+    (_, sequence), = store.write(cells[:-1], marks=[*theirs[:9], None, *theirs[10:-1]]).dot
+    if batch % 3 == 0:
+        store.refresh(600)
+    sys.stdout.buffer.write(b"%d %d\\n" % (batch, sequence))
+    sys.stdout.buffer.flush()
+"""
+
+
+@pytest.mark.faults
+def test_after_kill_9_no_dot_is_used_again_and_no_sum_is_stale(tmp_path: Path) -> None:
+    path, seed = tmp_path / "air.db", random.randrange(2**32)
+    print(f"seed {seed}")
+    chance, batch, highest = random.Random(seed), 0, 0
+    for _ in range(6):
+        child = subprocess.Popen(
+            [sys.executable, "-c", MARKING, str(path), str(batch)], stdout=subprocess.PIPE
+        )
+        assert child.stdout is not None
+        first = child.stdout.readline()
+        time.sleep(chance.uniform(0, 0.15))
+        child.send_signal(signal.SIGKILL)
+        told = [line.split() for line in [first, *child.stdout.read().splitlines(keepends=True)]]
+        child.wait()
+        used = [int(line[1]) for line in told[:-1] or told]
+        assert used[0] > highest
+        store = Sqlite(path, writer="me")
+        count, added = store.fingerprint(None, None)
+        cells = store.scan(SoulRange("", 10**9), fields_max=10**6, bytes_max=10**9).cells
+        hashes = [
+            item_hash(unit_bytes(soul), unit_bytes(key), float(state), encode_value(value))
+            for soul, key, value, state in cells
+        ]
+        assert (count, added) == (len(hashes), sum(hashes) % 2**128)
+        assert store.verify().sound
+        ((_, highest),) = store.write([Cell("counter", "k", batch, batch + 1)]).dot
+        assert highest > max(used)
+        store.close()
+        batch += len(told) + 2
 
 
 # -- flipped bits --------------------------------------------------------------

@@ -12,8 +12,9 @@ import anyio.lowlevel
 import pytest
 
 from air.base.errors import Full, StoreError
-from air.model import Cell, Lex, SoulRange
-from air.store.batch import Failed, ReadDone, Result, ScanDone, Written
+from air.model import Cell, Lex, Mark, SoulRange
+from air.store.api import Kept
+from air.store.batch import AskDone, Failed, ReadDone, Result, ScanDone, Written
 from air.store.sqlite import Sqlite, SqliteConfig
 from air.store.window import WindowConfig
 from air.store.worker import StoreWorker, WorkerConfig
@@ -26,21 +27,28 @@ FAST = SqliteConfig(durable=False)
 class Slow(Sqlite):
     """A store whose writes can be held up, and that knows how its batches looked."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, FAST)
+    def __init__(self, path: Path, writer: str | None = None) -> None:
+        super().__init__(path, FAST, writer=writer)
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
         self.batches: list[int] = []
         self.error: StoreError | None = None
 
-    def write(self, cells: Sequence[Cell], /, *, meta: Mapping[str, bytes] | None = None) -> dict[int, Cell]:
+    def write(
+        self,
+        cells: Sequence[Cell],
+        /,
+        *,
+        meta: Mapping[str, bytes] | None = None,
+        marks: Sequence[Mark | None] | None = None,
+    ) -> Kept:
         self.entered.set()
         assert self.gate.wait(10)
         self.batches.append(len(cells))
         if self.error is not None:
             raise self.error
-        return super().write(cells, meta=meta)
+        return super().write(cells, meta=meta, marks=marks)
 
 
 class Collector:
@@ -279,6 +287,57 @@ async def test_entries_ride_with_the_batch(tmp_path: Path) -> None:
     again = Sqlite(tmp_path / "air.db", FAST)
     assert again.get_meta("clock") == b"2"
     again.close()
+
+
+async def test_writes_with_and_without_marks_share_a_transaction_and_each_is_told_its_own(
+    tmp_path: Path,
+) -> None:
+    store = Slow(tmp_path / "air.db", writer="me")
+    theirs: Mark = (("a", 4), ("b", 2))
+    async with working(store) as (worker, collector):
+        store.gate.clear()
+        worker.write("first", cells("k", 2))
+        await entered(store)
+        worker.write("own", [Cell("s", "x", 1, 1), Cell("s", "k0", "old", 0)])
+        worker.write("theirs", [Cell("s", "y", 1, 1), Cell("s", "k1", "new", 5)], marks=[theirs, theirs])
+        worker.write("more", [Cell("s", "z", 1, 1)])
+        store.gate.set()
+        first, own, others, more = await collector.until(4)
+        assert store.batches == [2, 5]
+        assert isinstance(first, Written)
+        assert isinstance(own, Written)
+        assert isinstance(others, Written)
+        assert isinstance(more, Written)
+        one, two = (("me", 1),), (("me", 2),)
+        assert first.marks() == [one, one]
+        assert own.marks() == [two, one]
+        assert others.marks() == [theirs, theirs]
+        assert more.marks() == [two]
+        worker.ask("conflicts", lambda store: [entry.lost.mark for entry in store.conflicts()])
+        answer = (await collector.until(5))[-1]
+        assert answer == AskDone("conflicts", [one])
+
+
+async def test_a_question_sees_what_was_written_before_it_and_errors_come_back(tmp_path: Path) -> None:
+    def refuse(_: Sqlite) -> None:
+        raise StoreError("no", code="store.none")
+
+    async with working(Sqlite(tmp_path / "air.db", FAST)) as (worker, collector):
+        for i in range(20):
+            worker.write(("w", i), cells(f"k{i}-", 3))
+            worker.ask(("q", i), lambda store: len(store.read("s").fields))
+        worker.ask("bad", refuse)
+        results = await collector.until(41)
+        answers = [result.answer for result in results if isinstance(result, AskDone)]
+        assert len(answers) == 20
+        assert all(count >= 3 * (i + 1) for i, count in enumerate(answers))
+        bad = results[-1]
+        assert isinstance(bad, Failed)
+        assert (bad.token, bad.error.code) == ("bad", "store.none")
+        assert worker.backlog_reads == 0
+        await worker.aclose()
+        with pytest.raises(StoreError):
+            worker.ask("late", refuse)
 
 
 async def test_busy_writers_share_commits(tmp_path: Path) -> None:
