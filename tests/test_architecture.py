@@ -41,8 +41,9 @@ FLOORS: dict[str, str] = {
 
 DOORS: dict[str, str] = {
     "anyio": "transport negotiate security mux swarm protocols store/worker sync/exchange sync/hub sync/local"
-    " sync/gun/session sync/native/session sync/repair/session sync/opening sync/blocking node daemon testing",
-    "apsw": "store/sqlite",
+    " sync/gun/session sync/native/session sync/native/carrier sync/repair/session sync/source sync/opening sync/blocking node"
+    " daemon testing",
+    "apsw": "store/file store/refusal",
     "Cryptodome": "security/psk",
     "cryptography": "base/keys base/public_key base/private_key security/noise security/tls",
     "dns": "transport/resolve",
@@ -53,7 +54,7 @@ DOORS: dict[str, str] = {
     "OpenSSL": "security/tls",
     "orjson": "model/value store/record sync/gun/reader sync/gun/writer sim/gun_json",
     "prometheus_client": "daemon/metrics",
-    "starlette": "daemon/admin daemon/guard daemon/stream",
+    "starlette": "daemon/admin daemon/guard daemon/healing daemon/query daemon/stream",
     "uvloop": "daemon/run",
     "websockets": "transport/websocket",
     "zstandard": "codec/zstd",

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import anyio
 import anyio.to_thread
@@ -24,6 +23,7 @@ from air.base.clock import Clock
 from air.base.errors import AirError, LimitReached, Violation
 from air.daemon.guard import AUTHORISED, Asgi, Guard, error_json, status_of
 from air.daemon.ports import Hub, Receipt
+from air.daemon.query import flag_of, limit_of, read_query, soul_of
 from air.daemon.stream import NodeResponse, WatchResponse
 from air.model.cell import Fields
 from air.model.lex import Lex
@@ -32,8 +32,6 @@ from air.node.config import AdminConfig
 
 __all__ = ["admin_app"]
 
-_QUERY_FIELDS_MAX: Final = 16
-_LIMIT_MAX: Final = 2**53
 _CODES: Final = {404: "admin.no-such-path", 405: "admin.bad-method"}
 
 
@@ -47,11 +45,12 @@ def admin_app(
     stop: Callable[[], None],
     closing: anyio.Event,
     clock: Clock,
+    more: Sequence[Route] = (),
 ) -> Asgi:
     """The whole interface as one ASGI application, guarded.
 
     ``bound`` is the address it is served on, ``info`` what ``/v1/id`` tells, ``stop`` is called for
-    ``/v1/stop``, and watches end when ``closing`` is set.
+    ``/v1/stop``, and watches end when ``closing`` is set. ``more`` are further routes.
     """
     admin = _Admin(hub, config, info, stop, closing, clock)
     app = Starlette(
@@ -64,6 +63,7 @@ def admin_app(
             Route("/v1/peers", admin.peers),
             Route("/v1/id", admin.id),
             Route("/v1/stop", admin.stop, methods=["POST"]),
+            *more,
         ],
         exception_handlers={HTTPException: _http_error, AirError: _air_error, Exception: _internal},
     )
@@ -86,7 +86,8 @@ class _Admin:
 
     async def health(self, request: Request) -> Response:
         health = dict(self._hub.health())
-        status = 200 if health.get("status") == "ok" else 503
+        # What is damaged is missing, and all else is served: to send clients elsewhere would mend nothing.
+        status = 200 if health.get("status") in ("ok", "damaged") else 503
         if not request.scope[AUTHORISED]:
             health = {"status": health.get("status")}
         return _json(health, status)
@@ -97,8 +98,8 @@ class _Admin:
         return Response(metrics.exposition(self._hub.counters), media_type=metrics.CONTENT_TYPE)
 
     async def get(self, request: Request) -> Response:
-        query = _query(request, "soul", "key", "prefix", "from", "to", "limit", "reverse")
-        soul, lex, limit = _soul(query), _lex(query), _limit(query)
+        query = read_query(request, "soul", "key", "prefix", "from", "to", "limit", "reverse")
+        soul, lex, limit = soul_of(query), _lex(query), limit_of(query)
         pages = aiter(self._hub.pages(soul, lex))
         first = await _first(pages)
         if first is None:
@@ -107,15 +108,15 @@ class _Admin:
         return NodeResponse(soul, first, pages, limit)
 
     async def put(self, request: Request) -> Response:
-        soul = _soul(_query(request, "soul"))
+        soul = soul_of(read_query(request, "soul"))
         fields = _fields(await request.body(), self._config.fields_max)
         receipt: Receipt = await self._hub.put({soul: fields})
         text = f'{{"soul":{text_json(soul)},"state":{number_text(receipt.state)},"cells":{receipt.cells}}}'
         return Response(text, media_type="application/json")
 
     async def watch(self, request: Request) -> Response:
-        query = _query(request, "soul", "key")
-        soul = _soul(query)
+        query = read_query(request, "soul", "key")
+        soul = soul_of(query)
         if request.method == "HEAD":
             return Response(media_type="application/x-ndjson")
         if self._watches >= self._config.watches_max:
@@ -152,39 +153,8 @@ async def _first(pages: AsyncIterator[Fields]) -> Fields | None:
     return None
 
 
-def _query(request: Request, *names: str) -> dict[str, str]:
-    """The query as text. Souls and keys may hold lone surrogates, as JavaScript text may."""
-    raw = request.scope["query_string"].decode("latin-1")
-    try:
-        pairs = parse_qsl(
-            raw,
-            keep_blank_values=True,
-            errors="surrogatepass",
-            max_num_fields=_QUERY_FIELDS_MAX,
-        )
-    except ValueError:
-        raise Violation("the query is not percent-encoded UTF-8", code="admin.bad-query") from None
-    query: dict[str, str] = {}
-    for name, value in pairs:
-        if name not in names or name in query:
-            problem = "is given twice" if name in query else "is not known here"
-            shown = name[:40].encode("utf-8", "replace").decode()
-            raise Violation(f"the query parameter {shown} {problem}", code="admin.bad-query")
-        query[name] = value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return query
-
-
-def _soul(query: Mapping[str, str]) -> str:
-    soul = query.get("soul", "")
-    if not soul:
-        raise Violation("name the node: ?soul=…", code="admin.bad-query")
-    return soul
-
-
 def _lex(query: Mapping[str, str]) -> Lex:
-    reverse = query.get("reverse", "false")
-    if reverse not in ("", "true", "false"):
-        raise Violation("reverse is true or false", code="admin.bad-query")
+    reverse = flag_of(query, "reverse")
     if "key" in query:
         if query.keys() & {"prefix", "from", "to", "reverse"}:
             raise Violation("key goes without prefix, from, to and reverse", code="admin.bad-query")
@@ -193,17 +163,8 @@ def _lex(query: Mapping[str, str]) -> Lex:
         prefix=query.get("prefix", ""),
         start=query.get("from"),
         end=query.get("to"),
-        reverse=reverse != "false",
+        reverse=reverse,
     )
-
-
-def _limit(query: Mapping[str, str]) -> int | None:
-    raw = query.get("limit")
-    if raw is None:
-        return None
-    if not (raw.isascii() and raw.isdigit() and len(raw) <= 16 and 1 <= int(raw) <= _LIMIT_MAX):
-        raise Violation("limit is a whole number from 1", code="admin.bad-query")
-    return int(raw)
 
 
 def _fields(body: bytes, fields_max: int) -> dict[str, Value]:

@@ -34,8 +34,12 @@ _SUMMARIES: Final = {
     "id": "print the peer id of the daemon",
     "health": "tell whether the daemon is well",
     "metrics": "print the counters of the daemon",
-    "verify": "check every record and the files of a daemon that does not run",
+    "verify": "check every record of a store, while its daemon runs or not",
     "sim": "simulate whole networks and their faults under one seed",
+    "sync": "make the graph and that of a peer equal, now",
+    "conflicts": "list edits that lost against others which nobody knew of",
+    "history": "tell what became of a field",
+    "undo": "write the value that lost a conflict once more",
     "stop": "stop the daemon and wait for its end",
     "config": "print the settings in force and where each came from",
     "stack": "show the network layers that a node can be made of",
@@ -45,10 +49,13 @@ _WORDS: Final[dict[str, tuple[str, int, int | None]]] = {
     "put": ("SOUL KEY=VALUE …", 2, None),
     "get": ("SOUL [KEY]", 1, 2),
     "watch": ("SOUL [KEY]", 1, 2),
+    "sync": ("PEER", 1, 1),
+    "history": ("SOUL [KEY]", 1, 2),
+    "undo": ("CONFLICT", 1, 1),
 }
 """What a command takes beside options: in words, at least, at most."""
 _SWITCHES: Final = frozenset(
-    {"--json", "--reverse", "--states", "--template", "-h", "--help", "--version"}
+    {"--json", "--dry-run", "--reverse", "--states", "--template", "-h", "--help", "--version"}
     | {"--chaos", "--no-tight", "--shrink", "--tight"}
 )
 
@@ -207,7 +214,15 @@ def _parser(command: str) -> ArgumentParser:
     if command in ("run", "config"):
         add("--host", help="address of the GUN wire")
         add("--port", help="port of the GUN wire; 0 picks a free one")
-        add("--peer", metavar="URL", action="append", help="relay to stay connected to; may be repeated")
+        add(
+            "--listen",
+            metavar="MULTIADDR",
+            action="append",
+            help="address of the native wire; may be repeated",
+        )
+        add(
+            "--peer", metavar="URL|MULTIADDR", action="append", help="peer to stay linked to; may be repeated"
+        )
         add("--static", metavar="DIR", help="folder served to browsers")
         add("--admin", metavar="HOST:PORT", help="address of the admin interface")
         add("--backend", help="event loop: asyncio or trio")
@@ -219,6 +234,10 @@ def _parser(command: str) -> ArgumentParser:
         return parser
     add("--api", metavar="URL", help="admin interface of the daemon, when it is not found through --data")
     add("--token-file", metavar="FILE", help="its token")
+    if command in ("sync", "conflicts"):
+        from air.daemon.heal_commands import add_options as add_heal_options
+
+        add_heal_options(command, parser)
     if command == "get":
         add("--prefix", metavar="P", help="keys that start so")
         add("--from", dest="start", metavar="A", help="first key (what follows the prefix)")
@@ -235,7 +254,7 @@ def _flags(args: Namespace) -> list[Flag]:
         ("data", "node.data"),
         ("host", "gun.host"),
         ("port", "gun.port"),
-        ("peer", "gun.peers"),
+        ("listen", "native.listen"),
         ("static", "gun.static"),
         ("backend", "node.backend"),
         ("log_level", "log.level"),
@@ -243,6 +262,13 @@ def _flags(args: Namespace) -> list[Flag]:
         given = getattr(args, name, None)
         if given is not None:
             flags.append(Flag(key, given, f"--{name.replace('_', '-')}"))
+    peers = getattr(args, "peer", None) or []
+    for key, some in (
+        ("gun.peers", [peer for peer in peers if not peer.startswith("/")]),
+        ("native.peers", [peer for peer in peers if peer.startswith("/")]),
+    ):
+        if some:
+            flags.append(Flag(key, some, "--peer"))
     admin = getattr(args, "admin", None)
     if admin is not None:
         host, colon, port = admin.rpartition(":")
@@ -259,7 +285,7 @@ def _flags(args: Namespace) -> list[Flag]:
 
 def _config(settings: Settings, args: Namespace) -> None:
     from air.daemon import confdoc
-    from air.daemon.commands import show
+    from air.daemon.show import show
 
     if args.template:
         show(confdoc.template().rstrip())

@@ -79,8 +79,10 @@ class Client:
         body: object = None,
         *,
         accept: tuple[int, ...] = (200, 202),
+        seconds: float = _TIMEOUT_SECONDS,
     ) -> bytes:
         """The body of the answer. Raises AirError with the code the daemon gave."""
+        self._connection.timeout = seconds
         try:
             response = self._send(method, path, query, body)
             data = response.read()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -13,29 +12,16 @@ from typing import Any, Final
 from air.base.errors import AirError, Misuse
 from air.daemon.client import Client, connect
 from air.daemon.datadir import is_held
+from air.daemon.heal_commands import HEAL_COMMANDS
 from air.daemon.settings import Settings
+from air.daemon.show import show, show_json
 
-__all__ = ["COMMANDS", "assignment", "show"]
+__all__ = ["COMMANDS", "assignment", "perform"]
 
 _POLL_SECONDS: Final = 0.02
 _STOP_SECONDS: Final = 10.0
 _METRIC: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)")
 _LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-
-
-def show(text: str) -> None:
-    """Print a line. Text that UTF-8 cannot carry (a lone surrogate) is shown as ``?``."""
-    sys.stdout.buffer.write(text.encode("utf-8", "replace") + b"\n")
-    sys.stdout.buffer.flush()
-
-
-def show_json(value: object) -> None:
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps(value)
-    show(text)
 
 
 def assignment(text: str) -> tuple[str, object]:
@@ -176,6 +162,7 @@ COMMANDS: Final[Mapping[str, Callable[[Client, Namespace, Settings], None]]] = {
     "health": _health,
     "metrics": _metrics,
     "stop": _stop,
+    **HEAL_COMMANDS,
 }
 
 

@@ -22,7 +22,7 @@ from air.daemon.datadir import DaemonFile, hold, load_or_create_token, write_dae
 from air.daemon.logs import logging_to
 from air.daemon.memory import collect_when_idle, quieten
 from air.daemon.ports import Relay
-from air.daemon.trim import trim_when_moved
+from air.daemon.trim import keep_large_apart, trim_when_moved
 from air.node.config import Config
 
 __all__ = ["RelayFactory", "run"]
@@ -42,6 +42,7 @@ def run(config: Config, *, json_line: bool = False, relay: RelayFactory | None =
     """
     # The database, its journal and whatever else is written are nobody else's business.
     os.umask(0o077)
+    keep_large_apart()
     with logging_to(config.log), hold(config.node.data):
         options = {}
         if config.node.backend == "asyncio":
@@ -73,6 +74,8 @@ async def _serve(
         async with _relay(config, factory) as relay:
             # Imported once the relay is up, so that its peers need not wait for these libraries.
             from air.daemon.admin import admin_app
+            from air.daemon.checking import checking_routes
+            from air.daemon.healing import healing_routes
             from air.daemon.serve import bind, serving, url_of
 
             token = load_or_create_token(config.token_path)
@@ -87,10 +90,13 @@ async def _serve(
                 stop=stop.set,
                 closing=closing,
                 clock=SystemClock(),
+                more=[*healing_routes(relay), *checking_routes(relay)],
             )
             quieten()
             tasks.start_soon(collect_when_idle, lambda: relay.hub.messages)
-            tasks.start_soon(trim_when_moved, lambda: relay.hub.messages)
+            # A peer that only sends what is refused says no messages, but it had to come.
+            counts = relay.hub.counters
+            tasks.start_soon(trim_when_moved, lambda: relay.hub.messages + counts.get("tcp_accepted"))
             async with serving(app, listener, closing, backend=config.node.backend):
                 write_daemon_file(config.node.data, DaemonFile(str(info["admin"]), os.getpid()))
                 _announce(info, json_line)
@@ -116,7 +122,7 @@ def _info(config: Config, relay: Relay, admin: str) -> Mapping[str, object]:
         "version": __version__,
         "peer": relay.hub.peer_id,
         "gun": list(relay.gun_addresses),
-        "native": [],
+        "native": list(relay.native_addresses),
         "admin": admin,
         "data": str(config.node.data),
     }
@@ -128,6 +134,7 @@ def _announce(info: Mapping[str, Any], json_line: bool) -> None:
     else:
         lines = [f"Air {info['version']} is ready, peer {info['peer']}"]
         lines += [f"  gun    {address}" for address in info["gun"]]
+        lines += [f"  native {address}" for address in info["native"]]
         lines += [f"  admin  {info['admin']}", f"  data   {info['data']}"]
         text = "\n".join(lines)
     try:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from air.base.errors import Misuse
-from air.daemon.commands import show
-from air.sim.plan import SHAPES, TOPOLOGIES, Options, chaotic, draw
+from air.daemon.show import show
+from air.sim.plan import SHAPES, TOPOLOGIES, WIRES, Options, chaotic, draw
 from air.sim.shrink import shrink
 from air.sim.timeline import Recorder, page
 from air.sim.workloads import WORKLOADS
@@ -70,6 +70,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--full", type=float, metavar="P", help="chance of a disk to be full for a while, in 10 s")
     add("--liars", type=int, metavar="N", help="clients more that do not keep to the rules")
     add("--tight", action=BooleanOptionalAction, help="small caches and short memories")
+    add("--wire", metavar="W", choices=WIRES, help=f"between Air peers: {', '.join(WIRES)} (gun)")
     add("--chaos", action="store_true", help="draw everything that is not given from the seed")
     add("--only-faults", type=_numbers, metavar="LIST", help="of the faults only these: 1,3,7-9 or none")
     add("--only-writes", type=_numbers, metavar="LIST", help="of the writes only these")

@@ -60,6 +60,11 @@ class _Promise:
     marks: dict[tuple[Soul, Key, State], Mark] | None = None
     """Of the cells of ``put``, when it brought any."""
 
+    @property
+    def origin(self) -> LinkId:
+        """The link that the cells came by, which need not hear of them."""
+        return self.put.origin or self.source
+
 
 @dataclass(slots=True)
 class _Write:
@@ -166,6 +171,7 @@ class Engine:
         out: list[Effect] = []
         for promise, cells in self.deferred.pop_due(now.wall):
             self._merge(promise, cells, now, out)
+        self._seen.tick(now.monotonic)
         self.near.tick(now)
         return out
 
@@ -229,13 +235,17 @@ class Engine:
                     fresh.append(cell)
                     continue
             elif not wins(value, state, known[0], known[1]):
+                if promise.marks is not None and wins(known[0], known[1], value, state):
+                    # It has lost, but perhaps to somebody who did not know of it: the journal is the store's.
+                    unknown += 1
+                    fresh.append(cell)
                 continue
             memory.set(node, key, value, state)
             fresh.append(cell)
         self.ignored += len(cells) - len(fresh)
         if fresh and not unknown:
             self.accepted += len(fresh)
-            self.near.tell(promise.source, promise.put, fresh, now, out)
+            self.near.tell(promise.origin, promise.put, fresh, now, out)
         self._ticket += 1
         self._writes[self._ticket] = _Write(promise, fresh, not unknown)
         marks = promise.marks
@@ -279,14 +289,14 @@ class Engine:
             self.accepted += len(won)
             self.ignored += len(kept)
             if won:
-                self.near.tell(write.promise.source, write.promise.put, won, now, out)
+                self.near.tell(write.promise.origin, write.promise.put, won, now, out)
             memory.evict()
         if cells and self.near.has_peers:
             all_marks = marks() if marks is not None else None
             places = [index for index in range(len(cells)) if index not in kept]
             if places:
                 some = None if all_marks is None else [all_marks[index] for index in places]
-                self.near.tell_peers(write.promise.source, [cells[index] for index in places], some, out)
+                self.near.tell_peers(write.promise.origin, [cells[index] for index in places], some, now, out)
         self._part_done(write.promise, None, out)
         return out
 

@@ -80,13 +80,21 @@ class Fading(Generic[K, V]):
         return value if value is not None else self._old.get(key)
 
     def set(self, key: K, value: V, monotonic: float) -> None:
-        periods = (monotonic - self._turned) // self._period
-        if periods >= 1 or len(self._young) >= self._entries_max:
-            # Two periods without a word: the young ones are old too.
-            self._old = self._young if periods < 2 else {}
-            self._young = {}
-            self._turned += periods * self._period
+        if len(self._young) >= self._entries_max or monotonic - self._turned >= self._period:
+            self._turn(monotonic)
         self._young[key] = value
+
+    def tick(self, monotonic: float) -> None:
+        """Forget what is old although nothing new comes: a flood must not stay in memory when it is over."""
+        if self and monotonic - self._turned >= self._period:
+            self._turn(monotonic)
+
+    def _turn(self, monotonic: float) -> None:
+        periods = (monotonic - self._turned) // self._period
+        # Two periods without a word: the young ones are old too.
+        self._old = self._young if periods < 2 else {}
+        self._young = {}
+        self._turned += periods * self._period
 
     def pop(self, key: K) -> None:
         self._young.pop(key, None)

@@ -41,6 +41,10 @@ class NeighbourConfig:
     """How long the way of an answer back to its asker is remembered, at least."""
     paths_max: int = 100_000
     """Such ways remembered per generation; there are two."""
+    reach_seconds: float = 60.0
+    """How long it is remembered, at least, which write of this program an ack of such a peer is for."""
+    reach_max: int = 10_000
+    """Such writes remembered per generation; there are two."""
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
 
 
@@ -59,6 +63,8 @@ class Neighbours:
         self._paths: Fading[Id, LinkId] = Fading(config.paths_seconds, config.paths_max)
         self._arrived: dict[LinkId, float] = {}
         self._peers: dict[LinkId, LinkState] = {}
+        self._reaching: Fading[Id, Sequence[Cell]] = Fading(config.reach_seconds, config.reach_max)
+        """Writes of this program on their way to peers that hold everything."""
         self._budget = config.asks_per_second
         self._budget_at = 0.0
         self.refused = 0
@@ -185,7 +191,12 @@ class Neighbours:
         return bool(self._peers)
 
     def tell_peers(
-        self, source: LinkId, cells: Sequence[Cell], marks: Sequence[Mark] | None, out: list[Effect]
+        self,
+        source: LinkId,
+        cells: Sequence[Cell],
+        marks: Sequence[Mark] | None,
+        now: Now,
+        out: list[Effect],
     ) -> None:
         """Tell peers that hold everything what is durable here now.
 
@@ -201,6 +212,8 @@ class Neighbours:
             if link != source and not (writer and state.peer == writer)
         ]
         if links:
+            if source in self.links and self.links[source].role is Role.LOCAL:
+                self._reaching.set(put.id, cells, now.monotonic)
             out.append(Send(links, put))
 
     def _tell_upstreams(self, source: LinkId, put: Put, now: Now, out: list[Effect]) -> Sequence[LinkId]:
@@ -238,6 +251,9 @@ class Neighbours:
         """A peer that we dialled has answered a write."""
         entry = self._outbound.get(link)
         if entry is None:
+            peer, cells = self._peers.get(link), self._reaching.get(ack.re)
+            if peer is not None and cells is not None:
+                out.append(Settled(peer.name, cells, ack.error))
             return
         # What its disk refuses today it may keep tomorrow; what it refuses for what it is, it never takes.
         taken = ack.error is None or not ack.error.startswith("store.")
@@ -353,6 +369,8 @@ class Neighbours:
         return sum(upstream.dropped for upstream in self._upstreams.values())
 
     def tick(self, now: Now) -> None:
+        self._paths.tick(now.monotonic)
+        self._reaching.tick(now.monotonic)
         for _, upstream in self._outbound.values():
             upstream.tick(now.monotonic)
 

@@ -31,6 +31,8 @@ class Put:
     """Fields of the message that Air has no use for; they travel on as they came."""
     marks: Sequence[Mark] | None = None
     """One for each cell, when it came by the native wire; else the store gives this peer's own."""
+    origin: int = 0
+    """The link that the cells came by, when it is not the one that is answered; 0: it is."""
 
 
 @dataclass(frozen=True, slots=True)

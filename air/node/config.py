@@ -17,12 +17,14 @@ from typing import Any, Final, Literal
 from air.base.errors import ConfigError
 
 __all__ = [
+    "NATIVE_LISTEN",
     "SECTIONS",
     "AdminConfig",
     "Config",
     "GunConfig",
     "IdentityConfig",
     "LogConfig",
+    "NativeConfig",
     "NodeConfig",
     "Rule",
     "StoreConfig",
@@ -34,6 +36,9 @@ __all__ = [
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
+
+NATIVE_LISTEN: Final = "/ip4/127.0.0.1/tcp/8764"
+"""Where the native wire is served when nobody says otherwise."""
 
 _UNITS: Final = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": KIB, "mib": MIB, "gib": GIB}
 _SIZE: Final = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,6}))? ?([a-z]*)", re.ASCII | re.IGNORECASE)
@@ -234,8 +239,70 @@ class GunConfig:
     """Nodes and fields one link may ask to be kept told about."""
     handshake_seconds: float = number(10.0, low=0.1, high=300.0)
     """How long a new connection may take to become a link."""
+    handshakes_max: int = whole(1_024, low=1)
+    """Connections that may be about to become a link; one more cuts the oldest of them."""
     keepalive_seconds: float = number(20.0, low=1.0, high=3600.0)
     """Between two signs of life on a link that has nothing to say."""
+    close_seconds: float = number(1.5, low=0.1, high=60.0)
+    """How long a link that is closed may take to answer the goodbye."""
+    insist_seconds: float = number(1.5, high=60.0)
+    """How long a link that goes beyond one of the following limits is only slowed down before it is cut."""
+    errors_max: int = whole(100, low=1)
+    """Malformed or refused messages of one link at once; more end it."""
+    errors_per_second: float = number(1.0, low=0.001)
+    """Such messages that are forgiven."""
+    waste_bytes_max: int = size(8 * MIB, low=KIB)
+    """Bytes of one link at once of messages that are refused or mean nothing."""
+    waste_bytes_per_second: float = number(256 * KIB, low=1.0, high=1e12)
+    """Such bytes that are forgiven."""
+    idle_messages_max: int = whole(5_000, low=1)
+    """Messages of one link at once that mean nothing."""
+    idle_messages_per_second: float = number(100.0, low=0.001, high=1e9)
+    """Such messages that are forgiven."""
+    repeats_max: int = whole(5_000, low=1)
+    """Messages at once that the same link has sent before."""
+    repeats_per_second: float = number(100.0, low=0.001, high=1e9)
+    """Such messages that are forgiven."""
+    scans_max: int = whole(128, low=1)
+    """Questions of one link at once for all nodes whose name begins alike; one that does not wait for the
+    answers to those before it counts for eight."""
+    scans_per_second: float = number(4.0, low=0.001, high=1e9)
+    """Such questions that are forgiven."""
+    reads_burst: int = whole(20_000, low=1)
+    """Reads from disk of one link at once; beyond them it is slowed down, and never cut for that."""
+    reads_per_second: float = number(5_000.0, low=0.001, high=1e9)
+    """Reads from disk of one link in the long run."""
+    reads_max: int = whole(64, low=1)
+    """Reads of one link that may wait for the disk."""
+    reads_busy_max: int = whole(24, low=1)
+    """The same while somebody writes."""
+    unread_seconds: float = number(1.5, low=0.1, high=60.0)
+    """A link that takes nothing for twice this time, while much waits for it and it asks for more, is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class NativeConfig:
+    """The native wire: libp2p streams between Air peers."""
+
+    listen: tuple[str, ...] = texts(NATIVE_LISTEN)
+    """Multiaddrs to listen on, such as ``/ip4/0.0.0.0/tcp/8764`` or ``/ip4/0.0.0.0/tcp/8763/ws``; none: not
+    at all. ``/tcp/0`` picks a free port. When the built-in one is taken, a free one is used and logged."""
+    peers: tuple[str, ...] = texts()
+    """Peers to stay linked to: multiaddrs, with ``/p2p/…`` at the end when nobody else will do."""
+    everything: bool = switch(True)
+    """Hold all that peers hold: with each peer that does so too, everything is shared and compared. False: a
+    peer is asked for what is asked for here."""
+    compare_seconds: float = number(3600.0, low=0.0, high=86_400.0 * 30)
+    """How often to compare everything with each such peer beside when a link begins; 0: never."""
+    heartbeat_seconds: float = number(5.0, low=0.05, high=3600.0)
+    """Between two signs of life on a link that has nothing to say."""
+    silent_seconds: float = number(15.0, low=0.2, high=3600.0)
+    """A link on which nothing is heard for so long is given up and made anew."""
+    retry_seconds: float = number(2.0, low=0.05, high=3600.0)
+    """Longest wait between two attempts to reach a peer, so that one who is back is soon found."""
+    missing_seconds: float = number(10.0, low=0.1, high=86_400.0)
+    """How long a peer may be away before it is missing. When half of them are, health and metrics tell of a
+    split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +380,7 @@ class Config:
 
     node: NodeConfig = field(default_factory=NodeConfig)
     gun: GunConfig = field(default_factory=GunConfig)
+    native: NativeConfig = field(default_factory=NativeConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -336,6 +404,7 @@ class Config:
 SECTIONS: Final[dict[str, type[Any]]] = {
     "node": NodeConfig,
     "gun": GunConfig,
+    "native": NativeConfig,
     "store": StoreConfig,
     "admin": AdminConfig,
     "log": LogConfig,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
 from ssl import SSLContext
 
@@ -17,11 +18,19 @@ from air.base.metrics import Counters
 from air.graph.engine import EngineConfig
 from air.graph.neighbours import NeighbourConfig
 from air.graph.state import Stamps
+from air.model.cell import Soul
 from air.node.config import Config
+from air.node.config import GunConfig as GunSettings
+from air.node.lifetime import Lifetime
+from air.node.native import Native
 from air.store import Memory, Sqlite, SqliteConfig, StoreWorker, WindowConfig, WorkerConfig
+from air.sync.gun.guard import GuardConfig
 from air.sync.gun.session import GunWire
 from air.sync.gun.wire import GunConfig
 from air.sync.hub import STAMP_META, Hub, HubConfig
+from air.sync.journal import Journal
+from air.sync.partition import PartitionConfig
+from air.sync.repair.config import Summary
 from air.transport.static import StaticFiles
 from air.transport.tcp import TcpConfig
 from air.transport.tls import client_context, server_context
@@ -30,7 +39,7 @@ from air.transport.websocket import WebSocketConfig, WebSocketListener
 __all__ = ["Relay"]
 
 
-class Relay:
+class Relay(Lifetime):
     """A GUN peer that serves one port, keeps its data in one folder, and dials its peers.
 
     ``async with Relay(config) as relay``: inside the block it is open; leaving it says goodbye to the
@@ -40,23 +49,19 @@ class Relay:
     def __init__(self, config: Config, env: Env | None = None) -> None:
         self._config = config
         self._env = env or Env(clock=SystemClock())
-        self._stack = AsyncExitStack()
         self.counters = Counters()
         self.hub: Hub
+        self.native: Native
+        self.journal: Journal
         self.gun_addresses: list[str] = []
+        self.native_addresses: list[str] = []
         self.data: Path | None = config.node.data if config.store.engine == "sqlite" else None
 
-    async def __aenter__(self) -> Relay:
-        await self._stack.__aenter__()
-        try:
-            await self._stack.enter_async_context(self._opened())
-        except BaseException as error:
-            await self._stack.__aexit__(type(error), error, error.__traceback__)
-            raise
-        return self
-
-    async def __aexit__(self, *error: object) -> bool | None:
-        return await self._stack.__aexit__(*error)  # type: ignore[arg-type]
+    async def compare(
+        self, target: str, low: Soul | None = None, high: Soul | None = None, *, dry_run: bool = False
+    ) -> Summary:
+        """Make the graph and that of another peer hold the same souls, see :meth:`Native.compare`."""
+        return await self.native.compare(target, low, high, dry_run=dry_run)
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
@@ -64,7 +69,7 @@ class Relay:
         gun = config.gun
         config.node.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         identity = Identity.load_or_create(config.identity_path)
-        memory, worker, last = self._open_store()
+        memory, worker, last = self._open_store(identity.peer_id)
         hub = self.hub = Hub(
             memory,
             worker,
@@ -74,13 +79,17 @@ class Relay:
             HubConfig(
                 engine=EngineConfig(neighbours=NeighbourConfig(subscriptions_max=gun.subscriptions_max)),
                 queued_bytes_max=gun.queue_bytes_max,
+                partition=PartitionConfig(grace_seconds=config.native.missing_seconds),
             ),
             counters,
         )
+        self.journal = Journal(hub)
         websocket = WebSocketConfig(
             origins=None if "*" in gun.origins else frozenset(gun.origins),
             frame_bytes_max=gun.frame_bytes_max,
             handshake_seconds=gun.handshake_seconds,
+            handshakes_max=gun.handshakes_max,
+            close_seconds=gun.close_seconds,
         )
         listening = WebSocketListener.bind(
             gun.host,
@@ -93,8 +102,15 @@ class Relay:
             clock=env.clock,
             counters=counters,
         )
-        async with listening as listener, hub.running(), anyio.create_task_group() as tasks:
-            wire = GunWire(hub, GunConfig(keep_alive_seconds=gun.keepalive_seconds))
+        native = self.native = Native(hub, identity, config.native, env, counters)
+        async with (
+            listening as listener,
+            hub.running(),
+            native.running(),
+            anyio.create_task_group() as tasks,
+        ):
+            self.native_addresses = list(native.addresses)
+            wire = GunWire(hub, GunConfig(keep_alive_seconds=gun.keepalive_seconds, guard=_guard(gun)))
             static = None if gun.static is None else StaticFiles(gun.static)
             self.gun_addresses = list(listener.urls)
             tls: SSLContext | None = None
@@ -110,14 +126,20 @@ class Relay:
                 await hub.quiesce(config.node.stop_seconds / 2)
                 tasks.cancel_scope.cancel()
 
-    def _open_store(self) -> tuple[Memory, StoreWorker | None, float]:
+    def _open_store(self, peer_id: str) -> tuple[Memory, StoreWorker | None, float]:
         """Memory, the worker of the disk behind it if there is one, and the highest stamp it remembers."""
         store = self._config.store
         if store.engine == "memory":
             return Memory(store.memory_bytes, authoritative=True), None, 0
         disk = Sqlite(
             self._config.node.data / "air.db",
-            SqliteConfig(durable=store.durability != "memory", key_file=store.key_file),
+            SqliteConfig(
+                durable=store.durability != "memory",
+                key_file=store.key_file,
+                marks=bool(self._config.native.listen or self._config.native.peers),
+            ),
+            writer=peer_id,
+            clock=self._env.clock,
         )
         try:
             remembered = disk.get_meta(STAMP_META)
@@ -142,6 +164,14 @@ class Relay:
             return None
         read_secret(gun.tls_key)  # refuses a key that others can read
         return server_context(gun.tls_cert, gun.tls_key)
+
+
+def _guard(gun: GunSettings) -> GuardConfig:
+    """The limits of one link, as far as they can be set."""
+    names = {entry.name for entry in fields(gun)}
+    return GuardConfig(
+        **{entry.name: getattr(gun, entry.name) for entry in fields(GuardConfig) if entry.name in names}
+    )
 
 
 async def _serve(listener: WebSocketListener, wire: GunWire, static: StaticFiles | None) -> None:

@@ -7,17 +7,19 @@ The worker decides as the real one does, with the same parts: the commit window,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from air.base.clock import Now
 from air.base.errors import Full
 from air.model.cell import Cell, Key, Soul
 from air.model.lex import ALL, Lex
+from air.model.mark import Mark
 from air.model.message import SoulRange
 from air.sim.dice import Dice
 from air.sim.oracle import Oracle
 from air.sim.schedule import Scheduler, SimClock
 from air.store.api import PAGE_BYTES, PAGE_FIELDS, Page
-from air.store.batch import Job, Read, Result, Scan, Token, Write, work
+from air.store.batch import Ask, Job, Read, Result, Scan, Token, Write, work
 from air.store.memory import Memory
 from air.store.record import ScanCursor, ScanPage
 from air.store.window import CommitWindow
@@ -49,7 +51,14 @@ class SimDisk:
     ) -> Page:
         return self.cells.read(soul, lex, after=after, fields_max=fields_max, bytes_max=bytes_max)
 
-    def write(self, cells: Sequence[Cell], /, *, meta: Mapping[str, bytes] | None = None) -> dict[int, Cell]:
+    def write(
+        self,
+        cells: Sequence[Cell],
+        /,
+        *,
+        meta: Mapping[str, bytes] | None = None,
+        marks: Sequence[Mark | None] | None = None,
+    ) -> dict[int, Cell]:
         self.lag = 0.0
         if self.full:
             self._oracle.turned_away.update(cells)
@@ -135,17 +144,26 @@ class SimWorker:
         self.emptied: Callable[[], None] = lambda: None
 
     def write(
-        self, token: Token, cells: Sequence[Cell], /, *, meta: Mapping[str, bytes] | None = None
+        self,
+        token: Token,
+        cells: Sequence[Cell],
+        /,
+        *,
+        meta: Mapping[str, bytes] | None = None,
+        marks: Sequence[Mark | None] | None = None,
     ) -> None:
         self.due(cells)
         self.backlog_cells += len(cells)
-        self._put(Write(token, cells, meta, 0))
+        self._put(Write(token, cells, meta, 0, marks))
 
     def read(self, token: Token, soul: Soul, lex: Lex = ALL, /, *, after: Key | None = None) -> None:
         self._put(Read(token, soul, lex, after, PAGE_FIELDS, PAGE_BYTES))
 
     def scan(self, token: Token, souls: SoulRange, /) -> None:
         self._put(Scan(token, souls, None, PAGE_FIELDS, PAGE_BYTES))
+
+    def ask(self, token: Token, question: Callable[[Any], Any], /) -> None:
+        self._put(Ask(token, question))
 
     @property
     def crowded(self) -> bool:

@@ -7,10 +7,10 @@ ports, batches and reads to the store's worker in their order, changes to watche
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Self, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskStatus
@@ -18,14 +18,14 @@ from anyio.abc import TaskStatus
 from air.base.clock import Now
 from air.base.entropy import IdSource
 from air.base.env import Env
-from air.base.errors import Full, LimitReached, SyncFailed, Violation
+from air.base.errors import AirError, Full, LimitReached, SyncFailed, Violation
 from air.base.metrics import Counters
 from air.graph.effects import Effect, Fetch, FetchSouls, Notify, Persist, Send, Settled
 from air.graph.engine import Engine, EngineConfig
 from air.graph.mesh import LinkId, Role
 from air.model.cell import Key, Soul
 from air.model.message import Message
-from air.store.batch import Failed, ReadDone, Result, ScanDone, Written
+from air.store.batch import AskDone, Failed, ReadDone, Result, ScanDone, Written
 from air.store.memory import Memory
 from air.store.worker import StoreWorker
 from air.sync.api import Port
@@ -35,6 +35,8 @@ from air.sync.status import LinkInfo, describe
 __all__ = ["Exchange", "ExchangeConfig"]
 
 log = logging.getLogger("air.hub")
+
+T = TypeVar("T")
 
 _WATCHED: Final = frozenset({Role.OUTBOUND, Role.PEER})
 """Links whose loss may mean that the network has come apart."""
@@ -64,6 +66,22 @@ class _Link:
     messages_out: int = 0
     parked: list[Fetch] = field(default_factory=list)
     """Pages that are read once the port has drained."""
+
+
+@dataclass(eq=False, slots=True)
+class _Question:
+    """Somebody waits for what the store says."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    answer: Any = None
+    error: AirError | None = None
+
+    def answered(self, result: Result) -> None:
+        if isinstance(result, AskDone):
+            self.answer = result.answer
+        elif isinstance(result, Failed):
+            self.error = result.error
+        self.done.set()
 
 
 class Exchange:
@@ -219,6 +237,20 @@ class Exchange:
         if self._worker is not None:
             await self._worker.room()
 
+    async def ask(self, question: Callable[[Any], T], /) -> T:
+        """What ``question`` returns for the store, asked on the store's thread behind all that was written.
+
+        For short questions: everything else waits meanwhile. Raises what it raises, and Closed at the end.
+        """
+        if self._worker is None:
+            return question(self.memory)
+        token = _Question()
+        self._worker.ask(token, question)
+        await token.done.wait()
+        if token.error is not None:
+            raise token.error
+        return cast(T, token.answer)
+
     async def quiesce(self, seconds: float) -> None:
         """Take nothing more from links, and let what they wrote be written and acknowledged."""
         self._stopping = anyio.Event()
@@ -289,7 +321,7 @@ class Exchange:
         if self._worker is None:
             self.carry_out(self.engine.persisted(persist.ticket, {}, self.env.clock.now()))
         else:
-            self._worker.write(persist.ticket, persist.cells, meta=self.meta)
+            self._worker.write(persist.ticket, persist.cells, meta=self.meta, marks=persist.marks)
 
     def _fetch(self, fetch: Fetch) -> None:
         entry = self._links.get(fetch.link)
@@ -312,10 +344,15 @@ class Exchange:
         """What the store's worker has done, in the order it was asked for."""
         engine, now = self.engine, self.env.clock.now()
         for result in results:
-            kind, ticket = type(result), cast(int, result.token)
+            kind, token = type(result), result.token
+            if type(token) is _Question:
+                token.answered(result)
+                continue
+            ticket = cast(int, token)
             if kind is Written:
                 self.broken = None
-                effects = engine.persisted(ticket, cast(Written, result).kept, now)
+                written = cast(Written, result)
+                effects = engine.persisted(ticket, written.kept, now, written.marks)
             elif kind is ReadDone:
                 effects = engine.fetched(ticket, cast(ReadDone, result).page, now)
             elif kind is ScanDone:
@@ -354,17 +391,20 @@ class Exchange:
         ]
 
     def health(self) -> dict[str, object]:
-        """``status`` is ``ok``, or ``degraded`` while the store refuses writes.
+        """``status`` is ``ok``, ``degraded`` while the store refuses writes, ``damaged`` when data is lost.
 
         A ``split`` of the network leaves it ``ok``: this peer serves as well as before, and to restart it
         would help nobody.
         """
         refusing = None if self._worker is None else self._worker.refusing
         store = refusing or self.broken or "ok"
+        damaged, lost = (0, 0) if self._worker is None else (self._worker.damaged, self._worker.lost)
         links, split = self.links(), self.partition.split
         return {
-            "status": "ok" if store == "ok" else "degraded",
+            "status": "degraded" if store != "ok" else "damaged" if damaged or lost else "ok",
             "store": store,
+            "damaged": damaged,
+            "lost": lost,
             "links": {
                 role.value: sum(1 for link in links if link.role == role.value)
                 for role in (Role.INBOUND, Role.OUTBOUND, Role.PEER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -11,13 +11,14 @@ import anyio
 
 from air.base.clock import Now
 from air.base.env import Env
-from air.base.errors import AirError, Misuse, StoreError
+from air.base.errors import AirError, Misuse, StoreError, Violation
 from air.base.metrics import Counters
 from air.graph.effects import Settled
 from air.graph.mesh import LinkId, Role
 from air.graph.state import Stamps
 from air.model.cell import Cell, Fields, Key, Soul, State
 from air.model.lex import ALL, Lex
+from air.model.mark import Mark
 from air.model.message import Get, Id, Put
 from air.model.value import Value, canonical
 from air.store.memory import Memory
@@ -153,12 +154,7 @@ class Hub(Exchange):
                 self.carry_out(self.engine.receive(self._acks, Put(id, cells), now))
             finally:
                 self.meta = None
-            if not await waiting.until(lambda: waiting.done, self.config.put_seconds):
-                raise StoreError(
-                    "the store did not answer in time; the write may still happen", code="store.slow"
-                )
-            if waiting.error is not None:
-                raise waiting.error
+            await self._durable(waiting)
             if peers:
                 seconds = self.config.reach_seconds if timeout is None else timeout
                 await waiting.until(
@@ -172,6 +168,46 @@ class Hub(Exchange):
                 if not puts:
                     del self._reaching[place]
         return Receipt(state, len(cells), waiting.reached, tuple(waiting.refusals))
+
+    async def merge(self, cells: Sequence[Cell], marks: Sequence[Mark], origin: LinkId = 0) -> None:
+        """Merge cells that were written elsewhere; they are durable when this returns.
+
+        ``origin``: the link to the peer that has them, which is not told of them. Cells of the future wait
+        for their time without anybody waiting for them; those too far ahead are left out and counted. Raises
+        as :meth:`put`.
+        """
+        now = self.env.clock.now()
+        due = [index for index, cell in enumerate(cells) if cell.state <= now.wall]
+        if len(due) < len(cells):
+            self._merge_later(cells, marks, origin, now)
+            cells, marks = [cells[index] for index in due], [marks[index] for index in due]
+        if not cells:
+            return
+        id = self.ids()
+        waiting = self._waiting[id] = _Waiting()
+        try:
+            put = Put(id, cells, marks=marks, origin=origin)
+            self.carry_out(self.engine.receive(self._acks, put, now))
+            await self._durable(waiting)
+        finally:
+            del self._waiting[id]
+
+    def _merge_later(self, cells: Sequence[Cell], marks: Sequence[Mark], origin: LinkId, now: Now) -> None:
+        for cell, mark in zip(cells, marks, strict=True):
+            if cell.state > now.wall:
+                try:
+                    put = Put(self.ids(), [cell], marks=[mark], origin=origin)
+                    self.carry_out(self.engine.receive(self._acks, put, now))
+                except Violation as error:
+                    self.counters.add("air_refused_total", 1, error.code)
+
+    async def _durable(self, waiting: _Waiting) -> None:
+        if not await waiting.until(lambda: waiting.done, self.config.put_seconds):
+            raise StoreError(
+                "the store did not answer in time; the write may still happen", code="store.slow"
+            )
+        if waiting.error is not None:
+            raise waiting.error
 
     async def pages(self, soul: Soul, lex: Lex = ALL) -> AsyncIterator[Fields]:
         """The fields of a node, page by page; no page when there is nothing."""

@@ -237,7 +237,7 @@ def test_the_template_changes_nothing_and_its_lines_are_the_defaults(home: Path)
     text = confdoc.template()
     assert read(home, text).config == Config()
     switched_on = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
-    assert len(tomllib.loads(switched_on)) == 6
+    assert len(tomllib.loads(switched_on)) == 7
     switched_on = switched_on.replace("$XDG_DATA_HOME", str(home / ".local" / "share"))
     assert read(home, switched_on).config == Config()
 

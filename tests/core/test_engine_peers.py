@@ -187,3 +187,12 @@ def test_it_is_told_which_writes_a_dialled_peer_has_taken_or_refused(peer: Peer)
     [put] = puts(peer, 7)
     peer.say(7, Ack("x", put.id))
     assert [(one.peer, list(one.cells), one.error) for one in peer.settled] == [("up", [cell()], None)]
+
+
+def test_it_is_told_that_a_peer_has_taken_a_write_of_this_program(peer: Peer) -> None:
+    peer.attach(7, Role.LOCAL)
+    peer.say(7, Put("a", [cell()]))
+    peer.settle()
+    [put] = puts(peer, B)
+    peer.say(B, Ack("x", put.id))
+    assert [(one.peer, list(one.cells), one.error) for one in peer.settled] == [("peer-b", [cell()], None)]

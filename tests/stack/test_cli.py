@@ -38,7 +38,12 @@ class Air:
     @property
     def environ(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AIR_")}
-        return clean | {"HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home / "config")}
+        # A free port for the native wire: a daemon of another test may have the usual one.
+        return clean | {
+            "HOME": str(self.home),
+            "XDG_CONFIG_HOME": str(self.home / "config"),
+            "AIR_NATIVE__LISTEN": "/ip4/127.0.0.1/tcp/0",
+        }
 
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "air", *arguments]
@@ -338,11 +343,12 @@ def test_people_get_their_addresses_without_json(tmp_path: Path) -> None:
     process = air.popen("--data", str(air.data), "--port", "0", "--admin", "127.0.0.1:0")
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline().decode() for _ in range(4)]
+        lines = [process.stdout.readline().decode() for _ in range(5)]
         assert lines[0].startswith("Air ")
         assert "ws://127.0.0.1:" in lines[1]
-        assert "http://127.0.0.1:" in lines[2]
-        assert str(air.data) in lines[3]
+        assert "/ip4/127.0.0.1/tcp/" in lines[2]
+        assert "http://127.0.0.1:" in lines[3]
+        assert str(air.data) in lines[4]
     finally:
         process.terminate()
         process.communicate()
