@@ -13,6 +13,7 @@ import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def surroundings(tmp_path: Path) -> dict[str, str]:
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "AIR_GUN__PORT": "0",
         "AIR_ADMIN__PORT": "0",
+        "AIR_NATIVE__LISTEN": "/ip4/127.0.0.1/tcp/0",
     }
 
 
@@ -77,8 +79,13 @@ def test_every_command_of_the_readme_works_in_the_order_it_stands(
     todo = commands()
     assert todo.pop(0) == "make run"
     serving = next(command for command in todo if "--static" in command)
+    joining = next(command for command in todo if "--peer" in command)
+    todo.remove(joining)
     first, second = todo[: todo.index(serving)], todo[todo.index(serving) + 1 :]
-    with daemon("make run", surroundings, tmp_path / "first.log"):
+    with daemon("make run", surroundings, tmp_path / "first.log") as printed:
+        address = re.search(r"native (\S+)", until(printed))
+        assert address is not None
+        there = joining.replace("/ip4/127.0.0.1/tcp/8764", address[1])
         for command in [*first, *second]:
             done = subprocess.run(
                 command, shell=True, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=300
@@ -87,11 +94,18 @@ def test_every_command_of_the_readme_works_in_the_order_it_stands(
             if command.endswith("air get ann"):
                 assert "Ann" in done.stdout
                 assert "7" in done.stdout
+                with daemon(there, surroundings | {"HOME": str(tmp_path)}, tmp_path / "joined.log"):
+                    until(partial(_has_heard_of_ann, tmp_path / "second"))
     with daemon(serving, surroundings, tmp_path / "second.log") as printed:
         url = until(lambda: re.search(r"ws(://\S+?)/gun", printed()))[1]
         page = urllib.request.urlopen(f"http{url}/", timeout=10).read().decode()
         assert "gun.js" in page
         assert urllib.request.urlopen(f"http{url}/vendor/gun.js", timeout=10).status == 200
+
+
+def _has_heard_of_ann(data: Path) -> bool:
+    reading = [".venv/bin/air", "get", "ann", "name", "--data", str(data)]
+    return subprocess.run(reading, cwd=ROOT, capture_output=True).stdout == b"Ann\n"
 
 
 def test_the_second_make_run_is_ready_within_three_seconds(

@@ -30,6 +30,11 @@ __all__ = ["STAMP_META", "Hub", "HubConfig", "Receipt"]
 
 _NOBODY: Final[Mapping[Id, State]] = {}
 
+SOUL_CHARS_MAX: Final = 8192
+KEY_CHARS_MAX: Final = 8192
+VALUE_CHARS_MAX: Final = 16 * 1024 * 1024
+"""What both wires take by default."""
+
 STAMP_META = "stamp"
 """Where the store remembers the highest stamp of our own writes, so that stamps rise across restarts."""
 
@@ -278,5 +283,13 @@ def _cells(nodes: Mapping[Soul, Mapping[Key, Value]], state: State) -> list[Cell
                 raise Misuse(f"{soul!r} cannot hold {raw!r} at {key!r}", code="graph.bad-value")
             if not soul or not key or key == "__proto__" or key == "_":
                 raise Misuse("a soul and a key are text that is not empty", code="graph.bad-name")
+            for name, most, code in (
+                (soul, SOUL_CHARS_MAX, "limit.soul"),
+                (key, KEY_CHARS_MAX, "limit.key"),
+                (value[0] if type(value[0]) is str else "", VALUE_CHARS_MAX, "limit.value"),
+            ):
+                if len(name) > most:
+                    # No peer would take it, so it must not be owed to any.
+                    raise Misuse(f"{len(name)} characters, where {most} are the limit", code=code)
             cells.append(Cell(soul, key, value[0], state))
     return cells

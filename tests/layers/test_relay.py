@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from air.base.errors import AirError, Closed
+from air.base.errors import AirError, Closed, Misuse
 from air.model import Cell, Lex, Link
 from air.node.config import AdminConfig, Config, GunConfig, NodeConfig, StoreConfig
 from air.node.relay import Relay
@@ -303,6 +303,21 @@ async def test_a_local_put_is_durable_and_read_back(tmp_path: Path) -> None:
         assert await relay.hub.get("nobody") == {}
         with pytest.raises(AirError):
             await relay.hub.put({"ann": {"list": [1]}})  # type: ignore[dict-item]
+
+
+async def test_a_local_put_that_no_peer_would_take_is_refused_with_the_name_of_the_limit(
+    tmp_path: Path,
+) -> None:
+    async with Relay(settings(tmp_path)) as relay:
+        for nodes, code in (
+            ({"s" * 8193: {"k": 1}}, "limit.soul"),
+            ({"s": {"k" * 8193: 1}}, "limit.key"),
+            ({"s": {"k": "v" * (16 * 1024 * 1024 + 1)}}, "limit.value"),
+        ):
+            with pytest.raises(Misuse) as refused:
+                await relay.hub.put(nodes)  # type: ignore[arg-type]
+            assert refused.value.code == code
+        assert (await relay.hub.put({"s" * 8192: {"k" * 8192: "v"}})).cells == 1
 
 
 async def test_stamps_rise_across_a_restart_even_when_the_clock_was_set_back(tmp_path: Path) -> None:
