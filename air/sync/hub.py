@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -24,7 +24,8 @@ from air.model.value import Value, canonical
 from air.store.memory import Memory
 from air.store.worker import StoreWorker
 from air.sync.exchange import Exchange, ExchangeConfig
-from air.sync.local import Acks, Reader, Watcher
+from air.sync.local import Acks, Reader, Turns, Watcher
+from air.sync.partition import Turn
 
 __all__ = ["STAMP_META", "Hub", "HubConfig", "Receipt"]
 
@@ -117,6 +118,7 @@ class Hub(Exchange):
         self._reaching: dict[tuple[Soul, Key], dict[Id, State]] = {}
         """Fields whose puts wait for peers, with the state that each of them wrote."""
         self._acks: LinkId = 0
+        self._turn_watches: set[Turns] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -251,6 +253,20 @@ class Hub(Exchange):
             yield watcher
         finally:
             self.close_link(link)
+
+    @contextmanager
+    def turns(self) -> Iterator[AsyncIterator[Turn]]:
+        """Each time that the network comes apart or together again, from now on."""
+        watch = Turns()
+        self._turn_watches.add(watch)
+        try:
+            yield watch
+        finally:
+            self._turn_watches.remove(watch)
+
+    def turned(self, turn: Turn) -> None:
+        for watch in self._turn_watches:
+            watch.add(turn)
 
     def _heard(self, id: Id, error: AirError | None) -> None:
         waiting = self._waiting.get(id)

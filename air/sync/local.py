@@ -12,9 +12,11 @@ from air.base.errors import AirError, LimitReached, Violation
 from air.model.cell import Cell, Key, Soul
 from air.model.ham import wins
 from air.model.message import Ack, Answer, Id, Message
+from air.sync.partition import Turn
 
-__all__ = ["Acks", "Book", "Lookout", "Reader", "Watcher"]
+__all__ = ["Acks", "Book", "Lookout", "Reader", "Turns", "Watcher"]
 
+_TURNS_MAX: Final = 100
 _PAGES_AHEAD: Final = 4
 """Pages that are read before the consumer has taken the first."""
 
@@ -314,3 +316,24 @@ class Lookout(_LocalPort):
         if not self._closed:
             self._closed = True
             self._book.close()
+
+
+class Turns:
+    """Splits of the network and their ends that somebody has not read yet; of many, the newest."""
+
+    def __init__(self) -> None:
+        self._turns: deque[Turn] = deque(maxlen=_TURNS_MAX)
+        self._news = anyio.Event()
+
+    def add(self, turn: Turn) -> None:
+        self._turns.append(turn)
+        self._news.set()
+
+    def __aiter__(self) -> Turns:
+        return self
+
+    async def __anext__(self) -> Turn:
+        while not self._turns:
+            self._news = anyio.Event()
+            await self._news.wait()
+        return self._turns.popleft()

@@ -382,8 +382,9 @@ async def test_a_dialled_relay_that_is_gone_shows_as_a_split_until_it_is_back(tm
         url = below.gun_addresses[0]
     gun = replace(config.gun, port=int(url.rsplit(":", 1)[1].split("/")[0]))
     config = replace(config, gun=gun)
-    async with Relay(settings(tmp_path / "b", peers=(url,))) as above:
+    async with Relay(settings(tmp_path / "b", peers=(url,))) as above, AsyncExitStack() as stack:
         above.hub.partition.config = PartitionConfig(grace_seconds=0.1)
+        turns = stack.enter_context(above.hub.turns())
         async with Relay(config):
             await eventually(lambda: _outbound(above))
             assert above.hub.health()["split"] is None
@@ -392,6 +393,7 @@ async def test_a_dialled_relay_that_is_gone_shows_as_a_split_until_it_is_back(tm
         assert above.hub.health()["split"]["missing"] == [url]  # type: ignore[index]
         async with Relay(config):
             await eventually(lambda: _split(above, False))
+        assert [(await anext(turns)).split, (await anext(turns)).split] == [True, False]
 
 
 async def _split(relay: Relay, split: bool) -> bool:
