@@ -49,8 +49,7 @@ planted: $(VENV)/.ready ## plant each of the bugs in tests/planted and tell whic
 	@$(BIN)/python tests/planted/run.py $(ARGS)
 
 fuzz: $(VENV)/.ready ## a million executions of each parser (ARGS="gun --runs 10000")
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3,<4' || echo "no atheris here: Hypothesis makes the bytes"
-	@$(BIN)/python -m fuzz $(ARGS)
+	@"$$(bash scripts/fuzz.sh $(VENV))" -m fuzz $(ARGS)
 
 bench: $(VENV)/.ready ## the stock relay and Air, measured in one run (ARGS="--quick")
 	@bash scripts/node.sh

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from air.base.errors import AirError
-from bench import relays
+from bench import big, relays
+from bench.big import BigConfig
 from bench.report import table
 from bench.rows import ROWS, Row
 from bench.worker import Job
@@ -37,6 +38,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round: a look, not a measurement")
     parser.add_argument(
         "--only", metavar="NAMES", help="rows, comma-separated: " + ", ".join(r.name for r in ROWS)
+    )
+    parser.add_argument(
+        "--big",
+        action="store_true",
+        help="only a start on 1 GiB and a node of 1,000,000 fields: some minutes",
     )
     parser.add_argument("--sides", default="stock,air", help="of stock, air, ceiling (default: stock,air)")
     parser.add_argument("--rounds", type=int, help="rounds of each row (default 3)")
@@ -112,6 +118,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{_machine()}; {rounds} rounds, medians; load {os.getloadavg()[0]:.1f} before the start", flush=True
     )
+    if options.big:
+        size = BigConfig(64 * big.MIB, 100_000, 4 * big.MIB, 5_000) if options.quick else BigConfig()
+        for side in sides:
+            print(*big.measure(side, size, options.data_root), sep="\n", flush=True)
+        return 0
     report: list[tuple[Row, dict[str, list[dict[str, Any]]]]] = []
     failed = False
     for row in _rows(options.only):

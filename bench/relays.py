@@ -9,14 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from air.base.errors import Unreachable
 
-__all__ = ["Running", "ack_server", "air", "stock"]
+__all__ = ["Running", "ack_server", "again", "air", "stock"]
 
 _HERE = Path(__file__).resolve().parent
 _ROOT = _HERE.parent
@@ -30,6 +30,8 @@ class Running:
     pid: int
     version: str
     log: Path
+    native: str = ""
+    """Multiaddr of the native wire, where there is one."""
 
     def last_words(self) -> str:
         """The last lines that the relay printed."""
@@ -37,21 +39,50 @@ class Running:
 
 
 @contextmanager
-def air(data_root: Path | None = None) -> Iterator[Running]:
-    """The Air daemon with its default config; every acknowledged write has been fsynced."""
+def air(data_root: Path | None = None, peers: Sequence[str] = ()) -> Iterator[Running]:
+    """The Air daemon with its default config; every acknowledged write has been fsynced.
+
+    ``peers``: URLs and multiaddrs to stay linked to.
+    """
+    options = [word for peer in peers for word in ("--peer", peer)]
 
     def command(data: Path) -> list[str]:
-        where = ["--data", str(data / "air"), "--host", "127.0.0.1", "--port", "0"]
-        return [sys.executable, "-m", "air", "run", *where, "--admin", "127.0.0.1:0", "--json"]
+        return [*_air_command(data), *options]
 
     with _started("air", command, data_root, {"PYTHONPATH": str(_ROOT)}) as running:
         yield running
 
 
+def _air_command(data: Path) -> list[str]:
+    where = ["--data", str(data / "air"), "--host", "127.0.0.1", "--port", "0"]
+    where += ["--listen", "/ip4/127.0.0.1/tcp/0"]
+    return [sys.executable, "-m", "air", "run", *where, "--admin", "127.0.0.1:0", "--json"]
+
+
+def _stock_command(_: Path) -> list[str]:
+    return ["node", str(_HERE / "stock_relay.cjs")]
+
+
 @contextmanager
-def stock(data_root: Path | None = None) -> Iterator[Running]:
-    """gun's own relay on Node.js, default disk store and AXE. Needs ``node`` and the package ``gun``."""
-    with _started("stock", lambda _: ["node", str(_HERE / "stock_relay.cjs")], data_root, {}) as running:
+def again(side: str, data: Path) -> Iterator[Running]:
+    """``air`` or ``stock`` on a folder that stays: what it holds is there at the next start."""
+    command = _air_command if side == "air" else _stock_command
+    with _process(side, command(data), data, {"PYTHONPATH": str(_ROOT)}) as running:
+        yield running
+
+
+@contextmanager
+def stock(data_root: Path | None = None, peers: Sequence[str] | None = None) -> Iterator[Running]:
+    """gun's own relay on Node.js, default disk store and AXE. Needs ``node`` and the package ``gun``.
+
+    ``peers``: it is one of a chain and dials these. It floods then, because with AXE it would dial nobody.
+    """
+    options = [] if peers is None else [json.dumps(list(peers))]
+
+    def command(data: Path) -> list[str]:
+        return [*_stock_command(data), *options]
+
+    with _started("stock", command, data_root, {}) as running:
         yield running
 
 
@@ -66,26 +97,33 @@ def ack_server(data_root: Path | None = None) -> Iterator[Running]:
 
 
 @contextmanager
-def _started(name: str, command: object, data_root: Path | None, extra: dict[str, str]) -> Iterator[Running]:
+def _started(
+    name: str, command: Callable[[Path], Sequence[str]], data_root: Path | None, extra: dict[str, str]
+) -> Iterator[Running]:
     data = Path(tempfile.mkdtemp(prefix=f"air-bench-{name}-", dir=data_root))
-    log = data / "output.log"
     try:
-        with log.open("wb") as output:
-            arguments: Sequence[str] = command(data)  # type: ignore[operator]
-            process = subprocess.Popen(
-                arguments,
-                cwd=data,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **extra},
-            )
-            try:
-                yield _ready(name, process, log)
-            finally:
-                _stop(process)
+        with _process(name, command(data), data, extra) as running:
+            yield running
     finally:
         shutil.rmtree(data, ignore_errors=True)
+
+
+@contextmanager
+def _process(name: str, command: Sequence[str], data: Path, extra: dict[str, str]) -> Iterator[Running]:
+    log = data / "output.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=data,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **extra},
+        )
+        try:
+            yield _ready(name, process, log)
+        finally:
+            _stop(process)
 
 
 def _ready(name: str, process: subprocess.Popen[bytes], log: Path) -> Running:
@@ -96,7 +134,8 @@ def _ready(name: str, process: subprocess.Popen[bytes], log: Path) -> Running:
             if line.startswith('{"') and line.endswith("}"):
                 told = json.loads(line)
                 if "gun" in told:
-                    return Running(told["gun"][0], process.pid, str(told.get("version", "")), log)
+                    native = "".join(told.get("native", [])[:1])
+                    return Running(told["gun"][0], process.pid, str(told.get("version", "")), log, native)
         if process.poll() is not None:
             break
         time.sleep(0.02)

@@ -54,7 +54,7 @@ DOORS: dict[str, str] = {
     "OpenSSL": "security/tls",
     "orjson": "model/value store/record sync/gun/reader sync/gun/writer sim/gun_json",
     "prometheus_client": "daemon/metrics",
-    "starlette": "daemon/admin daemon/guard daemon/healing daemon/query daemon/stream",
+    "starlette": "daemon/admin daemon/checking daemon/guard daemon/healing daemon/query daemon/stream",
     "uvloop": "daemon/run",
     "websockets": "transport/websocket",
     "zstandard": "codec/zstd",

@@ -318,6 +318,8 @@ class StoreConfig:
     """Longest that a busy store collects puts for one fsync, in milliseconds. An idle one never waits."""
     cache_bytes: int = size(64 * MIB)
     """Memory for nodes read or written lately."""
+    page_cache_bytes: int = size(32 * MIB, low=MIB)
+    """Memory for pages of the file; it fills with whatever is read and written."""
     memory_bytes: int = size(256 * MIB, low=MIB)
     """Most that the engine ``memory`` holds; what was used least is dropped beyond it."""
     key_file: Path | None = field(default=None, metadata=PATH)

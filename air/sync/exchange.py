@@ -24,7 +24,7 @@ from air.graph.effects import Effect, Fetch, FetchSouls, Notify, Persist, Send, 
 from air.graph.engine import Engine, EngineConfig
 from air.graph.mesh import LinkId, Role
 from air.model.cell import Key, Soul
-from air.model.message import Message
+from air.model.message import Answer, Message, Put
 from air.store.batch import AskDone, Failed, ReadDone, Result, ScanDone, Written
 from air.store.memory import Memory
 from air.store.worker import StoreWorker
@@ -64,6 +64,7 @@ class _Link:
     name: str = ""
     messages_in: int = 0
     messages_out: int = 0
+    cells_in: int = 0
     parked: list[Fetch] = field(default_factory=list)
     """Pages that are read once the port has drained."""
 
@@ -208,6 +209,10 @@ class Exchange:
         for message in messages:
             entry.messages_in += 1
             self.messages += 1
+            if type(message) is Put:
+                entry.cells_in += len(message.cells)
+            elif type(message) is Answer:
+                entry.cells_in += sum(len(fields) for _, fields in message.nodes)
             try:
                 effects = engine.receive(link, message, now)
             except Violation as error:
@@ -383,6 +388,7 @@ class Exchange:
                 opened_seconds=now - entry.opened,
                 messages_in=entry.messages_in,
                 messages_out=entry.messages_out,
+                cells_in=entry.cells_in,
                 subscriptions=self.engine.near.links[link].wants_count,
                 queued_bytes=entry.port.queued_bytes,
             )

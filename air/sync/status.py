@@ -24,6 +24,8 @@ class LinkInfo:
     opened_seconds: float
     messages_in: int
     messages_out: int
+    cells_in: int
+    """Fields that came, whether they were news or not."""
     subscriptions: int
     queued_bytes: int
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from air.base.clock import ManualClock
 from air.base.errors import LimitReached
 from air.graph.defer import Deferred, DeferredConfig
+from air.graph.mesh import Fading
+from air.node.config import GunConfig as Settings
 from air.sync.gun.guard import GuardConfig, LinkGuard
 
 CONFIG = GuardConfig(
@@ -93,3 +97,64 @@ def test_one_link_cannot_take_all_the_room_for_writes_of_the_future() -> None:
     assert len(deferred.pop_due(2.0)) == 22
     assert (deferred.bytes, len(deferred), hold(1, 1)) == (0, 0, 10)
     assert hold(4, 7_000) == 1
+
+
+def test_who_asks_for_all_of_a_prefix_and_waits_for_each_answer_is_only_slowed_down_when_it_is_much() -> None:
+    guard, clock = LinkGuard(GuardConfig(scans_max=20, scans_per_second=4)), ManualClock()
+    guard.check(clock.now())
+    for _ in range(100):
+        guard.listened()
+        guard.read(1, 1)
+        assert guard.check(clock.now()) == (0, None)
+        clock.advance(0.25)
+
+
+def test_a_flood_of_questions_for_all_of_a_prefix_is_told_and_cut() -> None:
+    guard, clock = LinkGuard(GuardConfig(scans_max=20, scans_per_second=4, insist_seconds=2)), ManualClock()
+    guard.check(clock.now())
+    began, told = clock.now().monotonic, []
+    with pytest.raises(LimitReached) as cut:
+        while True:
+            guard.read(1, 1)
+            wait, word = guard.check(clock.now())
+            told += [word.code] if word else []
+            clock.advance(wait)
+    assert (told, cut.value.code) == (["limit.scans"], "limit.scans")
+    assert clock.now().monotonic - began <= 2
+
+
+def test_a_flood_of_such_questions_is_cut_in_time_even_when_each_takes_long() -> None:
+    guard, clock = LinkGuard(GuardConfig(scans_seconds=2)), ManualClock()
+    began = clock.now().monotonic
+    with pytest.raises(LimitReached) as cut:
+        while True:
+            guard.read(1, 1)
+            guard.check(clock.now())
+            clock.advance(0.5)
+    assert cut.value.code == "limit.scans"
+    assert clock.now().monotonic - began <= 3
+
+
+def test_while_others_write_fewer_reads_of_one_connection_may_wait() -> None:
+    guard = LinkGuard(GuardConfig(reads_max=64, reads_busy_max=24))
+    assert (guard.reads_max(busy=False), guard.reads_max(busy=True)) == (64, 24)
+
+
+def test_the_settings_have_the_limits_of_a_connection_with_the_same_defaults() -> None:
+    settings, limits = Settings(), GuardConfig()
+    names = {one.name for one in fields(settings)} & {one.name for one in fields(limits)}
+    assert {"errors_max", "waste_bytes_max", "scans_max", "insist_seconds", "reads_per_second"} <= names
+    assert {name: getattr(settings, name) for name in names} == {
+        name: getattr(limits, name) for name in names
+    }
+
+
+def test_what_is_forgotten_leaves_memory_although_nothing_new_comes() -> None:
+    memory: Fading[int, int] = Fading(9.0, 1000)
+    for at in range(1000):
+        memory.set(at, at, 100.0)
+    memory.tick(105.0)
+    assert len(memory) == 1000
+    memory.tick(110.0)
+    memory.tick(119.5)
+    assert len(memory) == 0

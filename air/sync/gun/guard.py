@@ -46,7 +46,7 @@ class GuardConfig:
     """Acks a connection may send beyond the messages it was sent."""
     insist_seconds: float = 1.5
     """How long a connection is only slowed down before it is cut."""
-    unread_seconds: float = 2.0
+    unread_seconds: float = 1.5
     """A peer that takes nothing for so long while much waits for it, and asks for more, and that twice in a
     row, is cut: ``limit.unread``. Who merely reads slowly has the write deadline of the transport."""
     unread_bytes_max: int = 1 * MIB
@@ -57,8 +57,22 @@ class GuardConfig:
     """Reads at once before a connection is slowed down to ``reads_per_second``; what is in memory is free."""
     reads_per_second: float = 5_000.0
     """Reads from disk for one connection in the long run."""
+    reads_busy_max: int = 24
+    """The same while somebody writes: who asks without waiting for answers leaves room to those who wait."""
     scan_reads: int = 50
     """What a question for all souls of a prefix counts for."""
+    scans_max: int = 128
+    """Such questions at once: ``limit.scans``. Each may read a whole page of the disk."""
+    scans_per_second: float = 4.0
+    """Such questions that are forgiven."""
+    scans_pressed: int = 8
+    """What one counts for that did not wait until those before it were answered."""
+    scans_seconds: float = 2.5
+    """Who does not wait for so long is cut, however few of them were worked off: ``limit.scans``."""
+    scan_rest: float = 4.0
+    """After such a question its connection rests for so many times as long as it took, while others work."""
+    scan_rest_max_seconds: float = 1.0
+    """The longest such rest."""
     slice_messages: int = 64
     """Messages worked off at a time before the clock is looked at."""
     slice_seconds: float = 0.002
@@ -106,10 +120,15 @@ class LinkGuard:
         "_idle",
         "_old",
         "_others",
+        "_pressing",
         "_reads",
         "_repeats",
+        "_scanned",
+        "_scans",
         "_waste",
         "_young",
+        "reads_lately",
+        "scanned",
     )
 
     def __init__(self, config: GuardConfig) -> None:
@@ -130,8 +149,19 @@ class LinkGuard:
         self._repeats = _Bucket(
             config.repeats_max, config.repeats_per_second, "limit.repeats", "too many messages sent before"
         )
-        self._others = (self._waste, self._idle, self._repeats)
+        self._scans = _Bucket(
+            config.scans_max, config.scans_per_second, "limit.scans", "too many questions for all of a prefix"
+        )
+        self._others = (self._waste, self._idle, self._repeats, self._scans)
         self._reads = _Bucket(config.reads_burst, config.reads_per_second, "", "")
+        self.reads_lately = False
+        """The last messages made the disk work."""
+        self._scanned = 0
+        """Such questions since the connection was last listened to."""
+        self._pressing: float | None = None
+        """When the second of them was worked off."""
+        self.scanned = False
+        """The last one was a question for all souls of a prefix."""
         # Most links never repeat anything, and two empty sets take 0.4 KiB of each.
         self._young: set[Hashable] = _NOTHING
         self._old: set[Hashable] = _NOTHING
@@ -151,9 +181,22 @@ class LinkGuard:
         """Messages came that mean nothing."""
         self._idle.charge(count)
 
-    def read(self, count: int) -> None:
-        """Messages made the disk work."""
-        self._reads.charge(count)
+    def read(self, count: int, scans: int) -> None:
+        """Messages made the disk work: ``count`` reads, of which ``scans`` were for all souls of a prefix."""
+        self.reads_lately, self.scanned = count > 0, scans > 0
+        if count:
+            self._reads.charge(count + scans * (self._config.scan_reads - 1))
+        if scans:
+            self._scans.charge(scans * (self._config.scans_pressed if self._scanned else 1))
+            self._scanned += scans
+
+    def listened(self) -> None:
+        """Everything that came before has been worked off."""
+        self._scanned, self._pressing = 0, None
+
+    def reads_max(self, busy: bool) -> int:
+        """Reads that may wait for the disk; ``busy``: others want to write."""
+        return self._config.reads_busy_max if busy else self._config.reads_max
 
     def repeated(self, ids: Iterable[Hashable]) -> None:
         """Some messages of a batch with these ids had been seen before, by whatever way they came then."""
@@ -176,6 +219,11 @@ class LinkGuard:
         self._errors.refill(now.monotonic)
         self._reads.refill(now.monotonic)
         wait, told = self._reads.wait_seconds, None
+        if self._scanned > 1:
+            if self._pressing is None:
+                self._pressing = now.monotonic
+            elif self._scanned > 2 and now.monotonic - self._pressing >= self._config.scans_seconds:
+                raise LimitReached(self._scans.text, code=self._scans.code, fatal=True)
         for bucket in self._others:
             bucket.refill(now.monotonic)
             if not bucket.charged:

@@ -73,6 +73,9 @@ class _GunPort:
             self.cut(error)
 
     def cut(self, error: Violation) -> None:
+        # Its traceback would lead back here, and what a cycle holds stays until the collector comes: the last
+        # frames of whoever had to be cut, and all that he had not read.
+        error.__traceback__ = error.__context__ = None
         if self.cut_by is None:
             self.cut_by = error
             self.scope.cancel()
@@ -162,6 +165,7 @@ class GunWire:
         early: list[bytes] = []
         while True:
             frames, early = early or await conn.receive(), []
+            link.guard.listened()
             messages = link.receive_all(frames)
             began = clock.now().monotonic
             while self._take(link, id, messages):
@@ -170,7 +174,8 @@ class GunWire:
                     early += await self._catch_up(conn, link, port)
                 elif (
                     clock.now().monotonic - began < guard.slice_seconds
-                    and hub.engine.reading(id) < guard.reads_max
+                    and not link.guard.scanned
+                    and not self._crowded(link, id)
                 ):
                     continue
                 else:
@@ -183,6 +188,8 @@ class GunWire:
     def _take(self, link: GunLink, id: int, messages: Iterator[Message | Greeting]) -> bool:
         """Work off some messages; False when there are no more."""
         hub, count = self._hub, self.config.guard.slice_messages
+        if link.guard.reads_lately:
+            count = min(count, link.guard.reads_max(hub.engine.writing > 0))
         batch: list[Message] = []
         try:
             for item in messages:
@@ -206,24 +213,43 @@ class GunWire:
         self._hub.receive(id, batch)
         if engine.duplicates != duplicates:
             guard.repeated(message.id for message in batch)
-        reads = engine.reading(id) - waiting
-        if reads > 0:
-            scans = sum(type(one) is Get and type(one.soul) is SoulRange for one in batch)
-            guard.read(reads + scans * (self.config.guard.scan_reads - 1))
+        reads = max(0, engine.reading(id) - waiting)
+        scans = sum(type(one) is Get and type(one.soul) is SoulRange for one in batch) if reads else 0
+        guard.read(reads, scans)
 
     async def _pause(self, link: GunLink, port: _GunPort, id: int) -> None:
         """Let the store and other connections catch up, and slow down a peer that wastes our time."""
-        hub, most = self._hub, self.config.guard.reads_max
+        hub = self._hub
         wait = link.pace(hub.env.clock.now())
         if link.waiting:
             port.wake()
+        if link.guard.scanned:
+            wait = max(wait, await self._scanned(link, id))
         await anyio.sleep(wait)
         # Reads that were put off until the peer has read what it was sent are not the disk's.
         while (  # noqa: ASYNC110 - nobody reports single reads
-            hub.engine.reading(id) >= most and link.queued_bytes <= hub.config.high_bytes
+            self._crowded(link, id) and link.queued_bytes <= hub.config.high_bytes
         ):
             await anyio.sleep(_READS_SECONDS)
         await hub.room()
+
+    def _crowded(self, link: GunLink, id: int) -> bool:
+        """As many reads of a link wait for the disk as may."""
+        engine = self._hub.engine
+        return engine.reading(id) >= link.guard.reads_max(engine.writing > 0)
+
+    async def _scanned(self, link: GunLink, id: int) -> float:
+        """Let a question for all souls of a prefix be answered. Returns how long its asker rests then."""
+        hub = self._hub
+        link.guard.scanned, others, began = False, hub.messages, hub.env.clock.now().monotonic
+        while (  # noqa: ASYNC110 - nobody reports single reads
+            hub.engine.reading(id) and link.queued_bytes <= hub.config.high_bytes
+        ):
+            await anyio.sleep(_READS_SECONDS)
+        if hub.messages == others:
+            return 0
+        guard, took = self.config.guard, hub.env.clock.now().monotonic - began
+        return min(guard.scan_rest * took, guard.scan_rest_max_seconds)
 
     async def _catch_up(self, conn: WebSocketConn, link: GunLink, port: _GunPort) -> list[bytes]:
         """Wait for a peer that asks faster than it reads: its questions wait in its own socket.
@@ -259,21 +285,27 @@ class GunWire:
 
     async def _write(self, conn: WebSocketConn, link: GunLink, port: _GunPort, id: int) -> None:
         quiet = None if link.dialer else self.config.keep_alive_seconds
-        while True:
-            if port.over or (port.cut_by is not None and not link.waiting):
-                return
-            if not link.waiting:
-                news = port.news = anyio.Event()
-                with anyio.move_on_after(quiet) as patience:
-                    await news.wait()
-                if patience.cancelled_caught:
-                    await conn.send([KEEP_ALIVE])
-                continue
-            await conn.send(link.take_frames())
-            if port.drained is not None:
-                port.drained.set()
-                port.drained = None
-            self._hub.drained(id)
+        try:
+            while True:
+                if port.over or (port.cut_by is not None and not link.waiting):
+                    return
+                if not link.waiting:
+                    news = port.news = anyio.Event()
+                    with anyio.move_on_after(quiet) as patience:
+                        await news.wait()
+                    if patience.cancelled_caught:
+                        await conn.send([KEEP_ALIVE])
+                    continue
+                await conn.send(link.take_frames())
+                if port.drained is not None:
+                    port.drained.set()
+                    port.drained = None
+                self._hub.drained(id)
+        except anyio.get_cancelled_exc_class() as end:
+            # The task keeps the error, the error its frames, and they what is sent and to whom: see cut.
+            raise end.with_traceback(None)  # noqa: B904 - it is the same error
+        finally:
+            del conn, link, port
 
 
 def _first(group: BaseExceptionGroup[AirError]) -> AirError:
