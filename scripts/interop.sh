@@ -25,10 +25,22 @@ quietly() { # shows what a command said only if it fails
 
 js() {
   bash scripts/node.sh
-  node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || {
-    echo "js-libp2p needs Node.js 20 or newer; here is $(node --version)." >&2
+  node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || node_
+}
+
+node_() { # js-libp2p needs Node.js 20; Debian 12 has 18. The npm registry carries Node.js itself for Linux.
+  local made
+  made=$(product node node/package.json node/package-lock.json)
+  [ ! -e "$made/.complete" ] || return 0
+  rm -rf "$made"
+  mkdir -p "$made"
+  cp "$sources"/node/package*.json "$made/"
+  (cd "$made" && quietly npm ci --no-audit --no-fund --loglevel=error)
+  "$made"/node_modules/node-linux-*/bin/node --version >/dev/null 2>&1 || {
+    echo "js-libp2p needs Node.js 20 or newer; here is $(node --version), and none to fetch for this machine." >&2
     exit 1
   }
+  touch "$made/.complete"
 }
 
 py() {

@@ -13,8 +13,11 @@ import anyio
 
 from air.base.errors import AirError, Misuse
 from air.base.keys import Identity
+from air.daemon.memory import quieten
 from air.node import plugins, presets
-from air.node.interop import Options, dial, listen, probe
+from air.node.heap import keep_blocks
+from air.node.interop import dial, listen, probe
+from air.node.interop_ops import Options
 
 __all__ = ["perform"]
 
@@ -23,6 +26,8 @@ OPS: Final = (
     "ping",
     "echo",
     "perf",
+    "half-close",
+    "reset",
     "kad-put",
     "kad-get",
     "provide",
@@ -52,6 +57,8 @@ def perform(command: str, options: Sequence[str], words: Sequence[str]) -> int:
         raise Misuse(f"air interop {action} wants {'no more words' if action == 'listen' else 'one address'}")
     made = _options(args, rest[0] if rest else "")
     main = {"listen": listen, "dial": dial, "ping": probe}[action]
+    keep_blocks()
+    quieten()
     settings: dict[str, Any] = {}
     if args.backend == "asyncio":
         settings["use_uvloop"] = importlib.util.find_spec("uvloop") is not None
@@ -97,6 +104,13 @@ def _parser(action: str) -> _Parser | None:
         add("--up", metavar="N", type=int, default=1024 * 1024, help="bytes that perf sends")
         add("--down", metavar="N", type=int, default=1024 * 1024, help="bytes that perf fetches")
         add("--count", metavar="N", type=int, default=1, help="pings, and echo streams at a time")
+        add(
+            "--mplex-opens",
+            metavar="N",
+            type=int,
+            default=0,
+            help="streams opened a second on mplex; a stock js-libp2p takes 5, the default",
+        )
         add("--key", default="")
         add("--value", default="")
     add("--dht", choices=("server", "client", "off"), default="off")
@@ -135,6 +149,7 @@ def _options(args: Namespace, address: str) -> Options:
         down_bytes=get("down") or 0,
         count=max(1, get("count") or 1),
         timeout_seconds=(get("timeout") or 30_000.0) / 1000,
+        mplex_opens=get("mplex_opens") or 0,
         json=args.json,
     )
 

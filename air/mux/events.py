@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -118,6 +118,10 @@ class MuxCore(Protocol):
 
     def reset(self, key: int, code: ResetCode, /) -> None: ...
     def prioritise(self, key: int, priority: Priority, /) -> None: ...
+
+    def tell_state(self) -> Mapping[int, str]:
+        """Stream by stream what is queued, granted and unread."""
+        ...
 
     def leave(self) -> None:
         """Refuse new streams from now on, in both directions."""

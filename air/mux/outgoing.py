@@ -30,6 +30,9 @@ class Outgoing:
         """Whether a turn would put something on the wire."""
         return self.queued > 0 or (self.eof_wanted and not self.eof_sent)
 
+    def tell_state(self) -> str:
+        return f"queued {self.queued}, in line {self.in_line}, end {self.eof_wanted}/{self.eof_sent}"
+
     def take(self, size: int, out: list[Piece]) -> None:
         """Move ``size`` bytes, at most ``queued``, from the outbox to ``out`` without copying them."""
         outbox = self.outbox

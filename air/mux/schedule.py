@@ -74,6 +74,8 @@ class Schedule(Generic[S]):
         line = self._lines[chosen]
         assert line is not None
         sender = line.popleft()
+        if not self._count:
+            self._lines = [None] * len(self._weights)
         sender.in_line = False
         return sender
 

@@ -135,6 +135,10 @@ class CoreStream:
             self._error = error
         self._wake()
 
+    def tell_state(self) -> str:
+        waits = [name for name, event in (("data", self._news), ("room", self._room)) if event is not None]
+        return f"inbox {self._inbox.size}, waits for {' and '.join(waits) or 'nothing'}"
+
     def has_room(self) -> None:
         if self._room is not None:
             self._room.set()

@@ -9,6 +9,7 @@ Source: libp2p connections, multistream-select.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -62,7 +63,7 @@ _NA: Final = encode_message("na")
 _LS: Final = encode_message("ls")
 
 
-class _Negotiation:
+class _Negotiation(ABC):
     """What both roles share: messages out of bytes, an end, a time limit."""
 
     __slots__ = ("_buffer", "_config", "_dead", "_greeted", "_out", "agreed", "deadline")
@@ -183,8 +184,9 @@ class _Negotiation:
     def _greet(self) -> None:
         return
 
+    @abstractmethod
     def _message(self, body: bytes) -> Event | None:
-        raise NotImplementedError
+        """Judge a whole message of the peer, its newline included."""
 
 
 class Dialer(_Negotiation):

@@ -1,12 +1,29 @@
-"""Checking the store of a daemon that does not run. (root)"""
+"""Checking a store, of a daemon that runs or of one that does not. (root)"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Protocol
+
+import anyio
 
 from air.base.errors import StoreError
 from air.node.config import Config
 from air.store import Sqlite, SqliteConfig, Verification
+from air.store.api import Position
 
-__all__ = ["Verification", "check_store"]
+__all__ = ["Verification", "check_running", "check_store"]
+
+_RECORDS: Final = 500
+"""Records checked at a time: some milliseconds, in which reads and writes wait."""
+_REST: Final = 2
+"""The store belongs to the others for so many times as long as a piece took."""
+_REST_MAX_SECONDS: Final = 0.1
+
+
+class _Asked(Protocol):
+    async def ask(self, question: Callable[[Any], Any], /) -> Any: ...
 
 
 def check_store(config: Config) -> Verification:
@@ -23,3 +40,19 @@ def check_store(config: Config) -> Verification:
         return store.verify()
     finally:
         store.close()
+
+
+async def check_running(hub: _Asked) -> Verification:
+    """Check the store of a hub in pieces, between which it is used. Raises AirError."""
+    found = Verification()
+    after: Position | None = None
+    while True:
+        began = anyio.current_time()
+        after = await hub.ask(partial(_piece, found=found, after=after))
+        if after is None:
+            return found
+        await anyio.sleep(min(_REST * (anyio.current_time() - began), _REST_MAX_SECONDS))
+
+
+def _piece(store: Any, *, found: Verification, after: Position | None) -> Any:
+    return store.verify_part(found, after, _RECORDS)

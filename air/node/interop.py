@@ -5,66 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
 
 from air.base.address import Multiaddr
-from air.base.errors import AirError, Closed, Reset, Unreachable, Violation
-from air.base.keys import Identity
-from air.node import presets
+from air.base.errors import AirError, Unreachable, Violation
+from air.node.interop_ops import OPERATIONS, Bench, Options, identify, ping
 from air.node.node import Node
-from air.protocols import Echo, Identify, Perf, Ping
-from air.protocols.echo import PROTOCOL as ECHO
-from air.protocols.perf import measure
+from air.node.state import tell_state
 from air.swarm.lifecycle import PeerEvent, Stage
 from air.swarm.session import Session
-from air.swarm.swarm import SwarmConfig
-from air.swarm.upgrade import UpgradeConfig
 
 __all__ = ["Options", "dial", "listen", "probe"]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line said."""
-
-    identity: Identity
-    muxers: tuple[str, ...]
-    security: tuple[str, ...]
-    listen: tuple[str, ...] = ()
-    bootstrap: tuple[str, ...] = ()
-    address: str = ""
-    ops: tuple[str, ...] = ()
-    echo_bytes: int = 0
-    up_bytes: int = 0
-    down_bytes: int = 0
-    count: int = 1
-    timeout_seconds: float = 30.0
-    json: bool = False
-
-
-class _Bench:
-    """A node with everything the operations need."""
-
-    def __init__(self, options: Options, listen: tuple[str, ...] = (), *, guess: bool = True) -> None:
-        self.options = options
-        self.ping, self.identify = Ping(), Identify()
-        self.node = Node(
-            options.identity,
-            presets.transports(),
-            [presets.security(name) for name in options.security],
-            [presets.muxer(name) for name in options.muxers],
-            [self.ping, self.identify, Echo(), Perf()],
-            listen,
-            config=SwarmConfig(upgrade=UpgradeConfig(guess=guess)),
-        )
 
 
 def _print(event: str, **fields: Any) -> None:
@@ -74,7 +31,7 @@ def _print(event: str, **fields: Any) -> None:
 
 async def listen(options: Options) -> int:
     """Serve until stdin closes or a signal comes."""
-    bench = _Bench(options, options.listen)
+    bench = Bench(options, options.listen)
     async with bench.node as node:
         for address in options.bootstrap:
             with anyio.fail_after(options.timeout_seconds):
@@ -89,12 +46,13 @@ async def listen(options: Options) -> int:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stdin_closed, tasks.cancel_scope)
             tasks.start_soon(_signalled, tasks.cancel_scope)
+            tasks.start_soon(_asked_for_state, node)
     return 0
 
 
 async def dial(options: Options) -> int:
     """Dial, then run the operations one after another. 0 only when all of them went well."""
-    bench = _Bench(options)
+    bench = Bench(options)
     async with bench.node as node:
         for address in options.bootstrap:
             await node.dial(address)
@@ -117,16 +75,19 @@ async def dial(options: Options) -> int:
             ms=round(milliseconds, 3),
         )
         good = True
-        for op in options.ops:
-            good = await _result(op, bench, session) and good
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_asked_for_state, node)
+            for op in options.ops:
+                good = await _result(op, bench, session) and good
+            tasks.cancel_scope.cancel()
     return 0 if good else 1
 
 
-async def _result(op: str, bench: _Bench, session: Session) -> bool:
+async def _result(op: str, bench: Bench, session: Session) -> bool:
     start = time.perf_counter()
     try:
         with anyio.fail_after(bench.options.timeout_seconds):
-            work = _OPS.get(op)
+            work = OPERATIONS.get(op)
             if work is None:
                 raise Violation(f"{op} is not in this version", code="interop.unknown-op")
             fields = await work(bench, session)
@@ -156,94 +117,12 @@ def _told(error: AirError | TimeoutError) -> dict[str, Any]:
     return told
 
 
-# Operations
-
-_Fields = Mapping[str, Any]
-
-
-async def _identify(bench: _Bench, session: Session) -> _Fields:
-    said = await bench.identify.ask(session)
-    return {
-        "agent": said.agent,
-        "protocolVersion": said.protocol_version,
-        "protocols": list(said.protocols),
-        "addrs": [str(address) for address in said.addresses],
-        "observed": None if said.observed is None else str(said.observed),
-        "signed": said.record is not None,
-    }
-
-
-async def _ping(bench: _Bench, session: Session) -> _Fields:
-    found = await bench.ping.ping(session, bench.options.count)
-    rounded = [round(seconds * 1000, 4) for seconds in found]
-    return {"rtt": statistics.median(rounded), "min": min(rounded), "rtts": rounded[:100]}
-
-
-async def _echo(bench: _Bench, session: Session) -> _Fields:
-    options = bench.options
-    async with anyio.create_task_group() as tasks:
-        for number in range(options.count):
-            tasks.start_soon(_echo_one, session, number, options.echo_bytes)
-    return {"bytes": options.echo_bytes, "streams": options.count}
-
-
-async def _echo_one(session: Session, number: int, size: int) -> None:
-    block = os.urandom(min(size, 64 * 1024)) or b""
-    stream = await session.open_stream(ECHO)
-    async with stream, anyio.create_task_group() as tasks:
-        tasks.start_soon(_send_blocks, stream, block, size)
-        at = 0
-        while True:
-            try:
-                data = await stream.receive(64 * 1024)
-            except Reset:
-                raise
-            except Closed:
-                break
-            # Every block is the same, so any piece can be compared where it lies.
-            where = at % len(block) if block else 0
-            wanted = (block + block)[where : where + len(data)]
-            if data != wanted[: len(data)] or at + len(data) > size:
-                raise Violation(f"stream {number} came back changed at byte {at}", code="echo.changed")
-            at += len(data)
-        if at != size:
-            raise Violation(f"stream {number}: {at} bytes of {size}", code="echo.truncated")
-
-
-async def _send_blocks(stream: Any, block: bytes, size: int) -> None:
-    left = size
-    while left:
-        piece = block if left >= len(block) else block[:left]
-        await stream.send(piece)
-        left -= len(piece)
-    await stream.send_eof()
-
-
-async def _perf(bench: _Bench, session: Session) -> _Fields:
-    options = bench.options
-    found = await measure(session, options.up_bytes, options.down_bytes)
-    return {
-        "up": options.up_bytes,
-        "down": options.down_bytes,
-        "upSeconds": round(found.up_seconds, 6),
-        "downSeconds": round(found.down_seconds, 6),
-    }
-
-
-_OPS: Final[dict[str, Callable[[_Bench, Session], Awaitable[_Fields]]]] = {
-    "identify": _identify,
-    "ping": _ping,
-    "echo": _echo,
-    "perf": _perf,
-}
-
-
 # Probing
 
 
 async def probe(options: Options) -> int:
     """Go through the layers towards a peer and tell where it stops."""
-    bench = _Bench(options, guess=False)
+    bench = Bench(options, guess=False)
     layers: list[dict[str, Any]] = []
     async with bench.node as node:
         session: Session | None = None
@@ -255,7 +134,7 @@ async def probe(options: Options) -> int:
             layers += _until_failure(await _drained(watch), error)
         else:
             layers += _reached(await _drained(watch), session)
-            for layer, work in (("identify", _identify), ("ping", _ping)):
+            for layer, work in (("identify", identify), ("ping", ping)):
                 start = time.perf_counter()
                 try:
                     with anyio.fail_after(options.timeout_seconds):
@@ -347,3 +226,13 @@ async def _signalled(scope: anyio.CancelScope) -> None:
         async for _ in signals:
             scope.cancel()
             return
+
+
+async def _asked_for_state(node: Node) -> None:
+    """SIGUSR1: what every connection waits for, on stderr. For whoever looks into a test that hangs."""
+    if not hasattr(signal, "SIGUSR1"):
+        return
+    with anyio.open_signal_receiver(signal.SIGUSR1) as signals:
+        async for _ in signals:
+            sys.stderr.write("\n".join(tell_state(node)) + "\n")
+            sys.stderr.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from air.base.keys import Identity
 from air.base.metrics import Counters
 from air.base.peer_id import PeerId
 from air.mux.api import Muxer
+from air.node.lifetime import Lifetime
 from air.security.api import Security
 from air.security.pnet import protect
 from air.security.psk import PreSharedKey
@@ -34,7 +35,7 @@ __all__ = ["Node"]
 _LOG = logging.getLogger("air.node")
 
 
-class Node:
+class Node(Lifetime):
     """A peer: ``async with Node(…) as node``. Inside the block it listens and dials; then it says goodbye.
 
     Lists are ordered by preference, and what is not in a list is not there. An address in ``listen`` needs a
@@ -73,19 +74,6 @@ class Node:
             protector=protector,
         )
         self._listen = [Multiaddr(str(address)) for address in listen]
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Node:
-        await self._stack.__aenter__()
-        try:
-            await self._stack.enter_async_context(self._opened())
-        except BaseException as error:
-            await self._stack.__aexit__(type(error), error, error.__traceback__)
-            raise
-        return self
-
-    async def __aexit__(self, *error: object) -> bool | None:
-        return await self._stack.__aexit__(*error)  # type: ignore[arg-type]
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:

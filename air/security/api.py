@@ -40,7 +40,11 @@ class SecureConn(ByteStream, Protocol):
 
 
 class Security(Protocol):
-    """A way to secure a connection, complete with its limits."""
+    """A way to secure a connection, complete with its limits.
+
+    It may also have ``prepare(identity, muxers, env)``, without a result: a node calls that once when it is
+    put together, with what ``secure`` will be given, so that the first connection need not wait for it.
+    """
 
     @property
     def protocol(self) -> str:

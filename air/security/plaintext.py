@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import anyio
 from google.protobuf.message import DecodeError
 
 from air.base.env import Env
@@ -18,6 +17,7 @@ from air.base.public_key import PublicKey
 from air.codec.frame import FrameReader, encode_frame
 from air.pb import plaintext_pb2 as pb
 from air.security.api import Piece, SecureConn
+from air.security.handshake import handshaking
 from air.transport.api import ByteStream
 
 __all__ = ["Plaintext", "PlaintextConn"]
@@ -46,19 +46,11 @@ class Plaintext:
     ) -> SecureConn:
         """See :class:`air.security.api.Security`. Codes: ``plaintext.malformed``, ``plaintext.timeout``."""
         own = pb.Exchange(id=identity.peer_id.multihash, pubkey=identity.public_key.to_bytes())
-        try:
-            with anyio.fail_after(self._timeout):
-                await conn.send(encode_frame(own.SerializeToString()))
-                peer, key, rest = await _read(conn)
-        except TimeoutError:
-            await _abandon(conn)
-            raise Violation("the peer does not say who it is", code="plaintext.timeout", fatal=True) from None
-        except BaseException:
-            await _abandon(conn)
-            raise
-        if expected is not None and peer != expected:
-            await _abandon(conn)
-            raise Denied(f"{peer} answers instead of {expected}", code="security.wrong-peer")
+        async with handshaking(conn, self._timeout, "plaintext.timeout"):
+            await conn.send(encode_frame(own.SerializeToString()))
+            peer, key, rest = await _read(conn)
+            if expected is not None and peer != expected:
+                raise Denied(f"{peer} answers instead of {expected}", code="security.wrong-peer")
         return PlaintextConn(conn, peer, key, rest)
 
 
@@ -108,8 +100,3 @@ async def _read(conn: ByteStream) -> tuple[PeerId, PublicKey, bytes]:
     if not peer.matches(key):
         raise Violation("a name that is not the key's", code="plaintext.malformed", fatal=True)
     return peer, key, reader.take_rest()
-
-
-async def _abandon(conn: ByteStream) -> None:
-    with anyio.CancelScope(shield=True):
-        await conn.aclose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -185,6 +185,11 @@ class Session:
         """For the swarm: stop counting the connection."""
         self._hold.release()
 
+    def tell_state(self) -> Iterator[str]:
+        """What its multiplexer knows and waits for, a line for each. For looking into one that hangs."""
+        tell = getattr(self._muxed, "tell_state", None)
+        return iter(()) if tell is None else tell()
+
     def offended(self, weight: float) -> None:
         """The peer has broken a rule on this session."""
         self._offended(self, weight)
@@ -246,6 +251,8 @@ class Session:
                 continue
             self._handlers += 1
             tasks.start_soon(self._serve, muxed, hold)
+            # Not kept until the next one comes: it may be closed long before.
+            del muxed, hold
 
     async def _serve(self, muxed: MuxedStream, hold: StreamHold) -> None:
         try:

@@ -91,6 +91,11 @@ class Upgrader:
         # A list of one cannot. But js refuses a connection whose lists do not meet, although both may have
         # another muxer in common: so who has a second one lets multistream decide.
         self._early = [_EARLY] if list(self._muxers) == [_EARLY] else []
+        for one in security:
+            # What a first connection would otherwise wait for, on both sides: a key made and signed.
+            prepare = getattr(one, "prepare", None)
+            if prepare is not None:
+                prepare(identity, self._early, env)
 
     @property
     def security(self) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ dialling side in the first role, once with the listening side.
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -17,8 +16,8 @@ from typing import Final
 import anyio
 
 from air.base.env import Env
-from air.base.errors import Closed, LimitReached, Misuse, Reset
-from air.mux.api import MuxedConn, MuxedStream, Muxer
+from air.mux.api import MuxedConn, Muxer
+from air.testing.muxer_scenes import SCENES, Scene, echo_all, read_exactly
 from air.transport.api import ByteStream
 
 __all__ = ["CHECKS", "PairFactory", "check_muxer"]
@@ -27,9 +26,6 @@ PairFactory = Callable[[], Awaitable[tuple[ByteStream, ByteStream]]]
 """Makes two connected byte streams: the dialling end, the listening end."""
 
 Check = Callable[[Muxer, Muxer, PairFactory, bool], Awaitable[None]]
-Scene = Callable[[MuxedConn, MuxedConn], Awaitable[None]]
-
-MIB: Final = 1024 * 1024
 
 
 async def check_muxer(
@@ -60,352 +56,6 @@ async def _joined(one: Muxer, two: Muxer, pair: PairFactory) -> AsyncIterator[tu
         await listener.aclose()
     assert dialer.error is not None, "the dialler's connection did not end"
     assert listener.error is not None, "the listener's connection did not end"
-
-
-# Helpers
-
-
-def _noise(size: int, seed: object) -> bytes:
-    return random.Random(repr(seed)).randbytes(size)
-
-
-async def _read_all(stream: MuxedStream, max_bytes: int = 65536) -> bytes:
-    parts = []
-    while True:
-        try:
-            parts.append(await stream.receive(max_bytes))
-        except Reset:
-            raise
-        except Closed:
-            return b"".join(parts)
-        assert parts[-1], "receive returned nothing"
-        assert len(parts[-1]) <= max_bytes, "receive returned more than was asked for"
-
-
-async def _read_exactly(stream: MuxedStream, size: int) -> bytes:
-    parts, missing = [], size
-    while missing:
-        parts.append(await stream.receive(min(missing, 65536)))
-        missing -= len(parts[-1])
-    return b"".join(parts)
-
-
-async def _echo(stream: MuxedStream) -> None:
-    try:
-        while True:
-            await stream.send(await stream.receive(65536))
-    except Closed:
-        await stream.send_eof()
-    await stream.aclose()
-
-
-async def _echo_all(conn: MuxedConn) -> None:
-    async with anyio.create_task_group() as tasks:
-        try:
-            while True:
-                tasks.start_soon(_echo, await conn.accept())
-        except Closed:
-            return
-
-
-async def _pair_of_streams(opener: MuxedConn, accepter: MuxedConn) -> tuple[MuxedStream, MuxedStream]:
-    near = await opener.open()
-    await near.send(b"?")
-    far = await accepter.accept()
-    assert await far.receive() == b"?", "the first byte of a stream did not arrive"
-    return near, far
-
-
-async def _expect_reset(action: Callable[[], Awaitable[object]], what: str) -> None:
-    try:
-        while True:
-            await action()
-    except Reset:
-        return
-    except Closed as error:
-        raise AssertionError(f"{what}: an orderly end ({error!r}) instead of a reset") from error
-
-
-# The checks
-
-
-async def streams_go_both_ways(a: MuxedConn, b: MuxedConn) -> None:
-    """Either side opens; bytes go in both directions; the first word may come from the accepting side."""
-    for opener, accepter in ((a, b), (b, a)):
-        near, far = await _pair_of_streams(opener, accepter)
-        assert near.outbound
-        assert not far.outbound
-        await far.send(b"hello")
-        assert await near.receive() == b"hello"
-        await near.aclose()
-        await far.aclose()
-        silent = await opener.open()
-        spoken = await accepter.accept()
-        await spoken.send(b"first")
-        assert await silent.receive() == b"first"
-        await silent.aclose()
-        await spoken.aclose()
-
-
-async def receive_gives_at_most_what_was_asked_for(a: MuxedConn, b: MuxedConn) -> None:
-    """Bytes come in order whatever sizes they were sent and are asked for in."""
-    near, far = await _pair_of_streams(a, b)
-    sizes = [1, 2, 3, 700, 1, 1, 65_536, 5, 100_000, 1] + [3] * 2000
-    data = _noise(sum(sizes), "sizes")
-
-    async def write() -> None:
-        position = 0
-        for size in sizes:
-            await near.send(data[position : position + size])
-            position += size
-        await near.send_eof()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write)
-        parts, wanted = [], 1
-        while True:
-            try:
-                part = await far.receive(wanted)
-            except Closed:
-                break
-            assert 0 < len(part) <= wanted, f"asked for {wanted} bytes, got {len(part)}"
-            parts.append(part)
-            wanted = wanted * 7 % 10_007
-    assert b"".join(parts) == data, "bytes were changed"
-
-
-async def a_hundred_streams_echo_at_once(a: MuxedConn, b: MuxedConn) -> None:
-    async def one(index: int) -> None:
-        stream = await a.open()
-        data = _noise(index * 997 % 40_000 + 1, index)
-        async with anyio.create_task_group() as both:
-
-            async def write() -> None:
-                for start in range(0, len(data), 5000):
-                    await stream.send(data[start : start + 5000])
-                await stream.send_eof()
-
-            both.start_soon(write)
-            assert await _read_all(stream) == data, f"stream {index} came back changed"
-        await stream.aclose()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_echo_all, b)
-        async with anyio.create_task_group() as all_of_them:
-            for index in range(100):
-                all_of_them.start_soon(one, index)
-        tasks.cancel_scope.cancel()
-
-
-async def half_close_leaves_the_other_half(a: MuxedConn, b: MuxedConn) -> None:
-    """After one side's end the other may send as much as it likes."""
-    near, far = await _pair_of_streams(a, b)
-    await near.send(b"question")
-    await near.send_eof()
-    await near.send_eof()
-    assert await _read_all(far) == b"question"
-    try:
-        await near.send(b"more")
-    except (Misuse, Closed):
-        pass
-    else:
-        raise AssertionError("a stream took data after its end")
-    answer = _noise(MIB, "answer")
-    async with anyio.create_task_group() as tasks:
-
-        async def write() -> None:
-            await far.send(answer)
-            await far.send_eof()
-
-        tasks.start_soon(write)
-        assert await _read_all(near) == answer
-    try:
-        await near.receive()
-    except Reset as error:
-        raise AssertionError("the end was taken for a reset") from error
-    except Closed:
-        pass
-    await near.aclose()
-    await far.aclose()
-
-
-async def resets_are_seen(a: MuxedConn, b: MuxedConn) -> None:
-    """By both sides, in both directions, by readers that wait, and by nobody else."""
-    other_near, other_far = await _pair_of_streams(a, b)
-    for resetter in (0, 1):
-        ends = await _pair_of_streams(a, b)
-        mine, theirs = ends[resetter], ends[1 - resetter]
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_expect_reset, theirs.receive, "the peer's waiting reader")
-            await anyio.wait_all_tasks_blocked()
-            await mine.reset()
-        await mine.reset()
-        await _expect_reset(mine.receive, "reading after a reset")
-        await _expect_reset(lambda mine=mine: mine.send(b"x"), "writing after a reset")  # type: ignore[misc]
-        await _expect_reset(lambda theirs=theirs: theirs.send(b"x"), "writing to a stream the peer has reset")  # type: ignore[misc]
-        await mine.aclose()
-        await theirs.aclose()
-    await other_near.send(b"still here")
-    assert await other_far.receive() == b"still here", "a reset hit another stream"
-    await other_near.aclose()
-    await other_far.aclose()
-
-
-async def a_stream_that_nobody_reads_stops_only_itself(a: MuxedConn, b: MuxedConn) -> None:
-    near, _far = await _pair_of_streams(a, b)
-    block, limit, sent = bytes(65_536), 128 * MIB, 0
-
-    async def fill() -> None:
-        nonlocal sent
-        try:
-            while sent < limit:
-                await near.send(block)
-                sent += len(block)
-        except Reset:
-            # Without flow control a muxer has no other way than to give the stream up.
-            return
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(fill)
-        await anyio.wait_all_tasks_blocked()
-        tasks.start_soon(_echo_all, b)
-        for index in range(10):
-            stream = await a.open()
-            await stream.send(b"are you there?")
-            await stream.send_eof()
-            assert await _read_all(stream) == b"are you there?", f"stream {index} came back changed"
-            await stream.aclose()
-        tasks.cancel_scope.cancel()
-    await near.reset()
-    assert sent < limit, "nobody read, and yet everything was taken"
-
-
-async def four_mebibytes_go_each_way(a: MuxedConn, b: MuxedConn) -> None:
-    near, far = await _pair_of_streams(a, b)
-    there, back = _noise(4 * MIB, "there"), _noise(4 * MIB, "back")
-
-    async def write(stream: MuxedStream, data: bytes, step: int) -> None:
-        for start in range(0, len(data), step):
-            await stream.send(data[start : start + step])
-        await stream.send_eof()
-
-    async def read(stream: MuxedStream, expected: bytes) -> None:
-        assert await _read_all(stream, 200_000) == expected, "a large transfer came out changed"
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write, near, there, 4 * MIB)
-        tasks.start_soon(write, far, back, 30_000)
-        tasks.start_soon(read, far, there)
-        tasks.start_soon(read, near, back)
-
-
-async def close_sends_what_was_accepted(a: MuxedConn, b: MuxedConn) -> None:
-    """``aclose`` right after ``send`` loses nothing, of the stream or of the connection."""
-    for size in (1, 100_000, MIB):
-        near, far = await _pair_of_streams(a, b)
-        data = _noise(size, size)
-        async with anyio.create_task_group() as tasks:
-
-            async def write(near: MuxedStream = near, data: bytes = data) -> None:
-                await near.send(data)
-                await near.aclose()
-                await near.aclose()
-
-            tasks.start_soon(write)
-            assert await _read_all(far) == data, "data was lost by closing"
-        await _expect_reset(near.receive, "reading after aclose")
-        await far.aclose()
-    near, far = await _pair_of_streams(a, b)
-    data = _noise(200_000, "last words")
-    await near.send(data)
-    await near.send_eof()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(a.aclose)
-        assert await _read_all(far) == data, "data was lost by closing the connection"
-
-
-async def streams_have_a_ceiling(a: MuxedConn, b: MuxedConn) -> None:
-    """Opening without end waits or is refused; afterwards the connection is as good as before."""
-    opened: list[MuxedStream] = []
-    with anyio.move_on_after(0.25):
-        while len(opened) < 5000:
-            try:
-                opened.append(await a.open())
-            except LimitReached:
-                break
-    assert len(opened) < 5000, "there is no limit to unaccepted streams"
-    for stream in opened:
-        await stream.reset()
-    accepted = []
-    with anyio.move_on_after(0.25):
-        while True:
-            accepted.append(await b.accept())
-    assert len(accepted) <= len(opened)
-    for stream in accepted:
-        await stream.aclose()
-    near, far = await _pair_of_streams(a, b)
-    await near.aclose()
-    await far.aclose()
-
-
-async def shutdown_is_clean(a: MuxedConn, b: MuxedConn) -> None:
-    """The peer learns of an orderly end; what is open is cut; nothing new starts."""
-    near, far = await _pair_of_streams(a, b)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(
-            _expect_reset, far.receive, "a reader of an open stream at the end of the connection"
-        )
-        tasks.start_soon(_expect_closed, b.accept)
-        await anyio.wait_all_tasks_blocked()
-        await a.aclose()
-    await a.aclose()
-    await _expect_reset(near.receive, "reading after the end")
-    for conn in (a, b):
-        await _expect_closed(conn.open)
-        await _expect_closed(conn.accept)
-
-
-async def _expect_closed(action: Callable[[], Awaitable[object]]) -> None:
-    try:
-        await action()
-    except Closed:
-        return
-    raise AssertionError("the connection has ended and goes on")
-
-
-async def a_cancelled_call_breaks_nothing(a: MuxedConn, b: MuxedConn) -> None:
-    """Cancelled reads and accepts lose nothing; a cancelled small send sends nothing."""
-    with anyio.move_on_after(0.01):
-        await b.accept()
-    near, far = await _pair_of_streams(a, b)
-    with anyio.move_on_after(0.01):
-        await far.receive()
-    await near.send(b"kept")
-    assert await far.receive() == b"kept", "a cancelled read lost data"
-    sent = 0
-    block = _noise(1500, "block")
-    try:
-        for _ in range(100_000):
-            with anyio.fail_after(0.1):
-                await near.send(block)
-            sent += 1
-    except TimeoutError:
-        pass
-    except Reset:
-        return
-    assert sent < 100_000, "nobody read, and yet everything was taken"
-    async with anyio.create_task_group() as tasks:
-
-        async def write() -> None:
-            await near.send(b"end")
-            await near.send_eof()
-
-        tasks.start_soon(write)
-        try:
-            assert await _read_all(far) == block * sent + b"end", "a cancelled send left something behind"
-        except Reset:
-            # Allowed where a protocol gives up a stream that nobody reads.
-            tasks.cancel_scope.cancel()
 
 
 # Cancellation
@@ -451,11 +101,11 @@ async def cancelled_anywhere_leaves_no_task(one: Muxer, two: Muxer, pair: PairFa
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(a.run)
                 tasks.start_soon(b.run)
-                tasks.start_soon(_echo_all, b)
+                tasks.start_soon(echo_all, b)
                 for _ in range(3):
                     stream = await a.open()
                     await stream.send(b"x" * 300_000)
-                    await _read_exactly(stream, 300_000)
+                    await read_exactly(stream, 300_000)
                     await stream.aclose()
                 await a.aclose()
                 await b.aclose()
@@ -471,20 +121,7 @@ def _scene(scene: Scene) -> Check:
     return check
 
 
-CHECKS: Final[dict[str, Check]] = {
-    scene.__name__: _scene(scene)
-    for scene in (
-        streams_go_both_ways,
-        receive_gives_at_most_what_was_asked_for,
-        a_hundred_streams_echo_at_once,
-        half_close_leaves_the_other_half,
-        resets_are_seen,
-        a_stream_that_nobody_reads_stops_only_itself,
-        four_mebibytes_go_each_way,
-        close_sends_what_was_accepted,
-        streams_have_a_ceiling,
-        shutdown_is_clean,
-        a_cancelled_call_breaks_nothing,
-    )
-} | {"cancelled_anywhere_leaves_no_task": cancelled_anywhere_leaves_no_task}
+CHECKS: Final[dict[str, Check]] = {scene.__name__: _scene(scene) for scene in SCENES} | {
+    "cancelled_anywhere_leaves_no_task": cancelled_anywhere_leaves_no_task
+}
 """Name -> what is run with the dialling muxer, the listening one, a factory, whether roles are swapped."""

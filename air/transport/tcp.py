@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -85,11 +85,30 @@ class TcpStream:
         except (anyio.BrokenResourceError, OSError) as error:
             raise Reset(f"the stream was cut: {_reason(error)}") from error
 
+    async def send_many(self, pieces: Sequence[bytes], /) -> None:
+        """Send all pieces, one behind the other, as one write where the event loop has one for that.
+
+        As with ``send``, the operating system has taken all of them when it returns.
+        """
+        transport = getattr(self.inner, "_transport", None)
+        if transport is None or len(pieces) == 1:
+            for piece in pieces:
+                await self.send(piece)
+            return
+        if not transport.is_closing():
+            try:
+                transport.writelines(pieces)
+            except (OSError, RuntimeError) as error:
+                # RuntimeError is how uvloop says that the connection is gone.
+                raise Reset(f"the stream was cut: {_reason(error)}") from error
+        # Nothing more to write: this waits until the pieces are out, and tells what has become of the stream.
+        await self.send(b"")
+
     async def send_eof(self) -> None:
         try:
             await self.inner.send_eof()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError, NotImplementedError):
-            # A half-close is a courtesy: the peer learns the rest from aclose. TLS has none here.
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            # A half-close is a courtesy: the peer learns the rest from aclose.
             return
 
     async def aclose(self) -> None:

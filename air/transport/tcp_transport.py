@@ -140,7 +140,7 @@ def hold_back(stream: tcp.TcpStream) -> None:
     without limit until a ``receive`` finds nothing to return, which a fast peer can put off for ever.
     """
     transport = getattr(stream.inner, "_transport", None)
-    if transport is not None and transport.is_reading():
+    if transport is not None and not transport.is_closing() and transport.is_reading():
         transport.pause_reading()
 
 

@@ -63,6 +63,15 @@ async def secure_client(
     return await _secure(stream, context, hostname, timeout)
 
 
+class _TlsStream(TcpStream):
+    """The same over TLS, where a side that ends ends both."""
+
+    __slots__ = ()
+
+    async def send_eof(self) -> None:
+        return
+
+
 async def _secure(
     stream: TcpStream, context: ssl.SSLContext, hostname: str | None, timeout: float
 ) -> TcpStream:
@@ -83,7 +92,7 @@ async def _secure(
         raise Closed("the peer left during the TLS handshake", code="tls.handshake") from None
     except (OSError, ValueError) as error:
         raise Reset(f"the TLS handshake failed: {error}", code="tls.handshake") from error
-    return TcpStream(inner, stream.remote)
+    return _TlsStream(inner, stream.remote)
 
 
 def _common(context: ssl.SSLContext) -> ssl.SSLContext:

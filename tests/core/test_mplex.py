@@ -219,8 +219,28 @@ def test_events_and_answers_do_not_depend_on_how_bytes_arrive(
     assert repr(pieces.core.ended) == repr(whole.core.ended)
 
 
+def test_streams_are_opened_no_faster_than_js_libp2p_allows() -> None:
+    side = Side()
+    opened: list[float] = []
+    for _ in range(400):
+        while side.core.may_open():
+            side.core.open(Priority.INTERACTIVE, side.clock.now())
+            opened.append(side.clock.now().monotonic)
+        assert side.core.deadline is not None
+        side.clock.advance(0.01)
+        side.core.tick(side.clock.now())
+    assert len(opened) == 4 * 5
+    for first, sixth in zip(opened, opened[5:], strict=False):
+        assert sixth - first > 1.0, "six streams within a second: js-libp2p hangs up"
+
+
 def make(dialer: bool, clock: ManualClock) -> MplexCore:
-    config = MplexConfig(linger_seconds=1e9, stall_seconds=1e9, frame_bytes=20_000 if dialer else 65_507)
+    config = MplexConfig(
+        linger_seconds=1e9,
+        stall_seconds=1e9,
+        opens_max=10_000,
+        frame_bytes=20_000 if dialer else 65_507,
+    )
     return MplexCore(config, now=clock.now())
 
 

@@ -10,6 +10,7 @@ from air.mux.api import Priority, ResetCode
 from air.mux.events import Cut, Data, Eof, Event, Opened
 from air.mux.yamux.config import YamuxConfig
 from air.mux.yamux.core import YamuxCore
+from air.mux.yamux.flow import GrowthBudget, ReceiveFlow
 from air.mux.yamux.frame import (
     ACK,
     DATA,
@@ -18,6 +19,7 @@ from air.mux.yamux.frame import (
     PING,
     RST,
     SYN,
+    WINDOW_BYTES,
     WINDOW_UPDATE,
     Header,
     decode_header,
@@ -679,3 +681,11 @@ def test_limits_that_cannot_work_are_refused() -> None:
     ):
         with pytest.raises(ConfigError):
             YamuxConfig(**bad)
+
+
+def test_a_window_grows_on_a_line_whose_ping_is_faster_than_any_application() -> None:
+    for elapsed, grows in ((0.003, True), (0.005, False)):
+        flow = ReceiveFlow(WINDOW_BYTES, WINDOW_BYTES, 0.0)
+        flow.granted, flow.unread = 0, WINDOW_BYTES
+        credit = flow.consume(WINDOW_BYTES, elapsed, 0.0001, 16 * WINDOW_BYTES, GrowthBudget(2**30))
+        assert credit == WINDOW_BYTES * (2 if grows else 1)

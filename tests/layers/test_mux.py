@@ -33,7 +33,7 @@ MUXERS: dict[str, Muxer] = {
         YamuxConfig(frame_bytes=1000, send_buffer_bytes=2000), ConnConfig(receive_bytes=777, write_bytes=1500)
     ),
     "yamux-wide": Yamux(YamuxConfig(window_bytes=1024 * 1024)),
-    "mplex": Mplex(MplexConfig(stall_seconds=0.2)),
+    "mplex": Mplex(MplexConfig(stall_seconds=0.2, opens_max=1000)),
 }
 
 
@@ -270,3 +270,40 @@ async def test_urgent_streams_overtake_a_bulk_transfer() -> None:
                 assert await talk_far.receive() == b"?"
                 assert read - before < 1536 * 1024, "it waited behind the bulk"
             tasks.cancel_scope.cancel()
+
+
+async def test_mplex_opens_the_next_stream_when_its_pace_allows() -> None:
+    paced = Mplex(MplexConfig(opens_max=2, opens_seconds=0.2))
+    near, far = memory_pair()
+    one, two = paced.wrap(near, dialer=True, env=Env()), paced.wrap(far, dialer=False, env=Env())
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one.run)
+            tasks.start_soon(two.run)
+            start = anyio.current_time()
+            for number in range(5):
+                await (await one.open()).send(b"%d" % number)
+            # Two at once, two after a while, the fifth after another.
+            assert anyio.current_time() - start >= 0.39
+            assert [await (await two.accept()).receive() for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_connection_tells_what_it_waits_for() -> None:
+    for muxer in (Yamux(), Mplex()):
+        near, far = memory_pair()
+        one, two = muxer.wrap(near, dialer=True, env=Env()), muxer.wrap(far, dialer=False, env=Env())
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(one.run)
+                tasks.start_soon(two.run)
+                stream = await one.open()
+                await stream.send(b"hello")
+                tasks.start_soon(stream.receive)
+                await two.accept()
+                await anyio.wait_all_tasks_blocked()
+                told = "\n".join(one.tell_state())
+                assert "writer waits for output" in told
+                assert "waits for data" in told
+                assert "unread 5" in "\n".join(two.tell_state())
+                tasks.cancel_scope.cancel()

@@ -391,3 +391,11 @@ def test_a_network_key_is_kept_in_a_file_that_only_its_owner_reads(tmp_path: Pat
     ):
         with pytest.raises(ConfigError):
             PreSharedKey.parse(text)
+
+
+def test_what_a_node_prepares_is_what_its_connections_use() -> None:
+    noise = Noise()
+    noise.prepare(ANN, [], ENV)
+    assert noise._bound is not None
+    static, credential = noise._bound[1:]
+    assert noise._bind(ANN, ENV) == (static, credential)

@@ -231,6 +231,28 @@ async def test_the_muxer_is_chosen_along_with_the_handshake_and_an_end_is_told()
 
 
 @pytest.mark.anyio
+async def test_our_end_is_also_the_end_of_the_stream_below() -> None:
+    """js- and py-libp2p take no notice of TLS's own goodbye: they would keep us waiting for theirs."""
+    one, other = memory_pair()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+
+            async def listen() -> None:
+                conn = await Tls().secure(other, identity=BEN, dialer=False, env=ENV)
+                with pytest.raises(Closed):
+                    await conn.receive()
+                # Not only what TLS says, but what the transport says.
+                with pytest.raises(Closed):
+                    await other.receive()
+                await conn.send(b"still")
+
+            tasks.start_soon(listen)
+            conn = await Tls().secure(one, identity=ANN, dialer=True, env=ENV)
+            await conn.send_eof()
+            assert await conn.receive() == b"still"
+
+
+@pytest.mark.anyio
 async def test_silence_and_a_hangup_end_the_handshake() -> None:
     one, other = memory_pair()
     with pytest.raises(Violation) as late:

@@ -229,3 +229,45 @@ def test_running_out_of_descriptors_is_survived(anyio_backend: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "recovered\n"
+
+
+@pytest.mark.anyio
+async def test_many_pieces_arrive_in_order_and_are_out_when_the_call_returns() -> None:
+    pieces = [bytes([number % 256]) * (number * 317 % 90_000 + 1) for number in range(60)]
+    heard = bytearray()
+
+    async def listen(stream: tcp.TcpStream) -> None:
+        while True:
+            heard.extend(await stream.receive())
+
+    async with tcp.TcpListener.bind("127.0.0.1", 0) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, listen)
+        stream = await tcp.dial(*listener.addresses[0])
+        for start in range(0, len(pieces), 4):
+            await stream.send_many(pieces[start : start + 4])
+        transport = getattr(stream.inner, "_transport", None)
+        assert transport is None or transport.get_write_buffer_size() == 0
+        await until(lambda: len(heard) == sum(map(len, pieces)))
+        assert heard == b"".join(pieces)
+        await stream.aclose()
+        with pytest.raises(Reset):
+            await stream.send_many([b"one", b"two"])
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_a_peer_that_takes_nothing_holds_up_many_pieces_as_well() -> None:
+    async def sleep(stream: tcp.TcpStream) -> None:
+        await anyio.sleep_forever()
+
+    async with tcp.TcpListener.bind("127.0.0.1", 0) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, sleep)
+        stream = await tcp.dial(*listener.addresses[0])
+        sent = 0
+        with anyio.move_on_after(1.0):
+            while sent < 1000:
+                await stream.send_many([bytes(64 * 1024)] * 4)
+                sent += 1
+        assert sent < 1000, "what nobody takes was kept without end"
+        await stream.aclose()
+        tasks.cancel_scope.cancel()

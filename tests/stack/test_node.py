@@ -298,8 +298,9 @@ def test_interop_listen_and_dial_speak_json_lines(backend: str) -> None:
         assert {"/echo/1.0.0", "/perf/1.0.0", "/ipfs/ping/1.0.0", "/ipfs/id/1.0.0"} <= set(told["protocols"])
         assert all(address.endswith("/p2p/" + told["peer"]) for address in told["addrs"])
         tcp, ws = told["addrs"]
-        ops = "identify,ping,echo,perf"
+        ops = "identify,ping,echo,half-close,reset,perf"
         options = ("--ops", ops, "--count", "20", "--bytes", "50000", "--up", "3000000", "--down", "2000000")
+        options += ("--mplex-opens", "100")
         for address, muxer in ((tcp, "yamux"), (ws, "yamux"), (tcp, "mplex")):
             found = events(air("interop", "dial", address, *options, "--muxer", muxer, "--backend", backend))
             assert found[0]["event"] == "connected"

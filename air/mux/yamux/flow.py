@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["GrowthBudget", "ReceiveFlow"]
+from typing import Final
+
+__all__ = ["TURN_SECONDS", "GrowthBudget", "ReceiveFlow"]
+
+TURN_SECONDS: Final = 0.001
+"""What credit takes at least, however short the line: a ping is answered by the muxer alone, but credit waits
+until the application has had its turn. Tuned to the 0.1 ms of a ping over loopback, windows stayed so small
+that both sides waited for each other half of the time (4.5 instead of 10 Gbit/s)."""
 
 
 class GrowthBudget:
@@ -42,8 +49,8 @@ class ReceiveFlow:
     def consume(self, count: int, now: float, rtt: float | None, most: int, budget: GrowthBudget) -> int:
         """The application has read ``count`` bytes; returns the credit to announce, often 0.
 
-        A window that is used up within four round trips is what limits the speed, so it doubles, up to
-        ``most`` (go-libp2p does the same). A slow reader never gets there: reading counts, not arrival.
+        A window of which half is used up within four round trips is what limits the speed, so it doubles, up
+        to ``most`` (go-libp2p does the same). A slow reader never gets there: reading counts, not arrival.
         """
         self.unread -= count
         self.consumed += count
@@ -51,7 +58,7 @@ class ReceiveFlow:
             return 0
         credit = self.consumed
         self.consumed = 0
-        if rtt is not None and self.window < most and now - self.updated < 4 * rtt:
+        if rtt is not None and self.window < most and now - self.updated < 4 * max(rtt, TURN_SECONDS):
             more = budget.take(min(self.window, most - self.window))
             self.window += more
             self.grown += more

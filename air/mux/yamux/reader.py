@@ -58,8 +58,9 @@ class FrameReader:
                 position = stop
                 if self._left:
                     return
-                if self._stream is not None:
-                    sink.body_over(self._stream, self._flags)
+                stream, self._stream = self._stream, None
+                if stream is not None:
+                    sink.body_over(stream, self._flags)
             if self._head:
                 missing = HEADER_BYTES - len(self._head)
                 self._head += data[position : position + missing]

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from air.base.errors import Misuse, Violation
 
-__all__ = ["PLAINTEXT_BYTES_MAX", "TAG_BYTES", "Opener", "Sealer"]
+__all__ = ["APART_BYTES", "PLAINTEXT_BYTES_MAX", "TAG_BYTES", "Opener", "Sealer"]
 
 Piece: TypeAlias = bytes | bytearray | memoryview
 
@@ -34,7 +34,7 @@ NONCE_MAX: Final = 2**64 - 2
 OVERHEAD_BYTES: Final = 2 + TAG_BYTES
 """What a frame is longer than its contents."""
 
-_APART_BYTES: Final = 4 * 1024
+APART_BYTES: Final = 4 * 1024
 """A piece at least this long is not copied together with its neighbours: a frame of its own costs less."""
 _BATCH_BYTES: Final = 96 * 1024
 """Frames up to this many bytes share a buffer. From 128 KiB on, malloc takes pages from the system for each
@@ -56,7 +56,7 @@ class Sealer:
     def seal(self, data: Piece) -> Iterator[bytes | bytearray]:
         """``data`` in as few frames as possible. See :meth:`seal_many`."""
         size = len(data)
-        if size <= _APART_BYTES:
+        if size <= APART_BYTES:
             yield self._seal_one(data)
             return
         view = memoryview(data)
@@ -86,7 +86,7 @@ class Sealer:
         return head + self._cipher.encrypt(_NONCE.pack(self._take(1)), part, None)
 
     def _seal(self, parts: list[Piece], size: int) -> bytes | bytearray:
-        if len(parts) == 1 and size <= _APART_BYTES:
+        if len(parts) == 1 and size <= APART_BYTES:
             return self._seal_one(parts[0])
         nonce = self._take(len(parts))
         out = bytearray(size)
@@ -114,10 +114,10 @@ def _parts(pieces: Iterable[Piece]) -> Iterator[Piece]:
     joined = 0
     for piece in pieces:
         size = len(piece)
-        if small and (size >= _APART_BYTES or joined + size > PLAINTEXT_BYTES_MAX):
+        if small and (size >= APART_BYTES or joined + size > PLAINTEXT_BYTES_MAX):
             yield small[0] if len(small) == 1 else b"".join(small)
             small, joined = [], 0
-        if size >= _APART_BYTES:
+        if size >= APART_BYTES:
             view = memoryview(piece)
             for start in range(0, size, PLAINTEXT_BYTES_MAX):
                 yield view[start : start + PLAINTEXT_BYTES_MAX]

@@ -9,12 +9,14 @@ from typing import cast
 import anyio
 
 from air.base.env import Env
-from air.base.errors import Closed, Reset, Violation
+from air.base.errors import Closed, Reset
 from air.base.keys import Identity
 from air.base.peer_id import PeerId
 from air.base.public_key import PublicKey
 from air.security.api import Piece, SecureConn
+from air.security.handshake import handshaking
 from air.security.noise.core import StaticKey
+from air.security.noise.frames import APART_BYTES
 from air.security.noise.payload import Credential
 from air.security.noise.session import Authenticated, NoiseConfig, NoiseCore
 from air.transport.api import ByteStream
@@ -35,6 +37,10 @@ class Noise:
         self.config = config or NoiseConfig()
         self._prologue = prologue
         self._bound: tuple[Identity, StaticKey, Credential] | None = None
+
+    def prepare(self, identity: Identity, muxers: Sequence[str], env: Env) -> None:
+        """Make and sign the static key now rather than during the first handshake."""
+        self._bind(identity, env)
 
     async def secure(
         self,
@@ -59,15 +65,8 @@ class Noise:
             muxers=muxers,
             prologue=self._prologue,
         )
-        try:
-            with anyio.fail_after(self.config.timeout_seconds):
-                return await _handshake(conn, core, env)
-        except TimeoutError:
-            await _abandon(conn)
-            raise Violation("the handshake took too long", code="noise.timeout", fatal=True) from None
-        except BaseException:
-            await _abandon(conn)
-            raise
+        async with handshaking(conn, self.config.timeout_seconds, "noise.timeout"):
+            return await _handshake(conn, core, env)
 
     def _bind(self, identity: Identity, env: Env) -> tuple[StaticKey, Credential]:
         """The static key and its signature, made once: a signature costs as much as a key agreement."""
@@ -104,8 +103,9 @@ class NoiseConn:
         self._conn = conn
         self.peer, self.key, self.muxer = who
         self._sealer, self._opener = core.split()
-        self._frames: deque[bytes] = deque(frames)
-        """Decrypted and not yet delivered: what one read of the transport brought."""
+        self._frames: deque[bytes] | None = deque(frames) or None
+        """Decrypted and not yet delivered: what one read of the transport brought. None instead of an empty
+        one: a deque takes 760 bytes before it holds anything, and an idle connection has nothing to hold."""
         self._start = 0
         """How much of the first frame has been delivered."""
         self._pending = b"".join(core.take_output())
@@ -113,8 +113,7 @@ class NoiseConn:
         self._lock = anyio.Lock() if self._pending else None
 
     async def receive(self, max_bytes: int = 65536, /) -> bytes:
-        frames = self._frames
-        while not frames:
+        while not (frames := self._frames):
             if self._pending:
                 await self._send(())
             opener = self._opener
@@ -127,22 +126,26 @@ class NoiseConn:
                     opener.receive_eof()
                 raise
             # Frames before a bad one are good; the error is raised when they have been read.
-            frames.extend(opener.receive(data))
+            self._frames = deque(opener.receive(data)) or None
         first, start = frames[0], self._start
         if len(first) - start > max_bytes:
             self._start = start + max_bytes
             return first[start : self._start]
         frames.popleft()
+        if not frames:
+            self._frames = None
         if start:
             self._start = 0
             return first[start:]
-        if not frames or len(first) + len(frames[0]) > max_bytes:
+        if not frames or len(first) >= APART_BYTES or len(first) + len(frames[0]) > max_bytes:
             return first
         # A peer that sends many small frames should not cost us a call each.
         parts, size = [first], len(first)
-        while frames and size + len(frames[0]) <= max_bytes:
+        while frames and len(frames[0]) < APART_BYTES and size + len(frames[0]) <= max_bytes:
             parts.append(frames.popleft())
             size += len(parts[-1])
+        if not frames:
+            self._frames = None
         return b"".join(parts)
 
     async def send(self, data: bytes, /) -> None:
@@ -155,6 +158,10 @@ class NoiseConn:
     async def _send(self, sealed: Iterable[bytes | bytearray]) -> None:
         # A buffer is new and ours alone; to make bytes of it would copy every frame once more.
         if self._lock is None:
+            many = getattr(self._conn, "send_many", None)
+            if many is not None:
+                await many(list(sealed))
+                return
             for part in sealed:
                 await self._conn.send(cast(bytes, part))
             return
@@ -193,8 +200,3 @@ async def _handshake(conn: ByteStream, core: NoiseCore, env: Env) -> NoiseConn:
             who, *frames = events
             assert isinstance(who, Authenticated)
             return NoiseConn(conn, core, who, cast("list[bytes]", frames))
-
-
-async def _abandon(conn: ByteStream) -> None:
-    with anyio.CancelScope(shield=True):
-        await conn.aclose()

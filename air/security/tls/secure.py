@@ -6,17 +6,17 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import anyio
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from air.base.env import Env
-from air.base.errors import Closed, Reset, Violation
+from air.base.errors import Closed, Reset
 from air.base.keys import Identity
 from air.base.peer_id import PeerId
 from air.base.public_key import PublicKey
 from air.security.api import Piece, SecureConn
+from air.security.handshake import handshaking
 from air.security.tls.certificate import make_certificate
 from air.security.tls.core import ALPN, Authenticated, Ended, Event, TlsCore
 from air.transport.api import ByteStream
@@ -44,6 +44,10 @@ class Tls:
         self._bound: tuple[Identity, ec.EllipticCurvePrivateKey, bytes] | None = None
         self._contexts: dict[tuple[str, ...], SSL.Context] = {}
 
+    def prepare(self, identity: Identity, muxers: Sequence[str], env: Env) -> None:
+        """Make the certificate now rather than during the first handshake."""
+        self._context(identity, tuple(muxers), env)
+
     async def secure(
         self,
         conn: ByteStream,
@@ -63,15 +67,8 @@ class Tls:
             seconds=self.config.timeout_seconds,
             expected=expected,
         )
-        try:
-            with anyio.fail_after(self.config.timeout_seconds):
-                return await _handshake(conn, core, env)
-        except TimeoutError:
-            await _abandon(conn)
-            raise Violation("the handshake took too long", code="tls.timeout", fatal=True) from None
-        except BaseException:
-            await _abandon(conn)
-            raise
+        async with handshaking(conn, self.config.timeout_seconds, "tls.timeout"):
+            return await _handshake(conn, core, env)
 
     def _context(self, identity: Identity, muxers: tuple[str, ...], env: Env) -> SSL.Context:
         """What OpenSSL needs to know, made once per identity and list of muxers."""
@@ -142,6 +139,8 @@ class TlsConn:
     async def send_eof(self) -> None:
         self._core.send_eof()
         await self._flush()
+        # js- and py-libp2p take no notice of TLS's own goodbye and would stay until we give up on them.
+        await self._conn.send_eof()
 
     async def aclose(self) -> None:
         await self._conn.aclose()
@@ -192,8 +191,3 @@ def _context(key: ec.EllipticCurvePrivateKey, certificate: bytes, muxers: tuple[
     # As go-libp2p does: the first of the dialer's list that the listener has.
     context.set_alpn_select_callback(lambda _, theirs: next((name for name in theirs if name in ours), b""))
     return context
-
-
-async def _abandon(conn: ByteStream) -> None:
-    with anyio.CancelScope(shield=True):
-        await conn.aclose()

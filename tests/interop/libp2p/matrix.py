@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, Final
@@ -31,6 +32,8 @@ ECHO_BYTES: Final = 20_000
 START_SECONDS: Final = 20.0
 OP_SECONDS: Final = 20.0
 END_SECONDS: Final = 10.0
+SILENT_SECONDS: Final = 15.0
+"""A dialer that prints nothing for so long hangs; its operations give up a little later."""
 
 SECURITY_ID: Final = {"noise": "/noise", "tls": "/tls/1.0.0", "plaintext": "/plaintext/2.0.0"}
 MUXER_ID: Final = {"yamux": "/yamux/1.0.0", "mplex": "/mplex/6.7.0"}
@@ -105,15 +108,20 @@ def run_cell(cell: Cell, *, bulk_bytes: int = BULK_BYTES) -> Outcome:
     layers = ["--security", cell.security, "--muxer", cell.muxer]
     with tempfile.TemporaryFile("w+") as listen_log, tempfile.TemporaryFile("w+") as dial_log:
         try:
-            with _listener(PEERS[cell.listener], cell, layers, listen_log) as address:
-                _dial(PEERS[cell.dialer], cell, address, layers, dial_log, bulk_bytes, outcome)
+            with _listener(PEERS[cell.listener], cell, layers, listen_log) as (address, listener):
+
+                def ask(dialer: subprocess.Popen[str]) -> None:
+                    _ask(cell.dialer, dialer)
+                    _ask(cell.listener, listener)
+
+                _dial(PEERS[cell.dialer], cell, address, layers, dial_log, bulk_bytes, outcome, ask)
         except _Failed as failed:
             if outcome.fault is None:
                 outcome.fault, outcome.detail = failed.stage, failed.detail
         if outcome.fault is not None:
             for name, log in ((cell.listener, listen_log), (cell.dialer, dial_log)):
                 log.seek(0)
-                outcome.detail += f"\n--- stderr of {name}\n{log.read()[-3000:]}"
+                outcome.detail += f"\n--- stderr of {name}\n{log.read()[-12_000:]}"
     outcome.seconds = time.monotonic() - start
     return outcome
 
@@ -125,8 +133,10 @@ class _Failed(Exception):
 
 
 @contextmanager
-def _listener(peer: Peer, cell: Cell, layers: Sequence[str], log: IO[str]) -> Iterator[str]:
-    """Start a listener and yield its address; it must end well when its stdin closes."""
+def _listener(
+    peer: Peer, cell: Cell, layers: Sequence[str], log: IO[str]
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Start a listener, yield its address and process; it must end well when its stdin closes."""
     port = "--ws-port" if cell.transport == "ws" else "--tcp-port"
     process = subprocess.Popen(
         [*peer.command(), "listen", port, "0", *layers],
@@ -142,7 +152,7 @@ def _listener(peer: Peer, cell: Cell, layers: Sequence[str], log: IO[str]) -> It
         addresses = [text for text in event.get("addrs", ()) if ("/ws" in text) == (cell.transport == "ws")]
         if event.get("event") != "listening" or not addresses:
             raise _Failed("listen", f"no address in {event}")
-        yield addresses[0]
+        yield addresses[0], process
         process.stdin.close()
         try:
             code = process.wait(END_SECONDS)
@@ -190,30 +200,27 @@ def _dial(
     log: IO[str],
     bulk_bytes: int,
     outcome: Outcome,
+    ask: Callable[[subprocess.Popen[str]], None],
 ) -> None:
     ops = _ops(cell)
     # Air's dialer offers what it has and the listener's single choice decides; the others are told.
-    told = [] if peer.name == "air" else layers
+    told = ["--mplex-opens", str(ECHO_STREAMS)] if peer.name == "air" else layers
     streams = 8 if cell.muxer == "mplex" and "py" in (cell.dialer, cell.listener) else ECHO_STREAMS
     command = [*peer.command(), "dial", address, "--ops", ",".join(ops), "--count", str(streams)]
     command += ["--bytes", str(ECHO_BYTES), "--up", str(bulk_bytes), "--down", str(bulk_bytes)]
     command += ["--timeout", str(int(OP_SECONDS * 1000)), *told]
-    limit = START_SECONDS + OP_SECONDS * len(ops)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, cwd=ROOT
+    )
     try:
-        ended = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=limit,
-            cwd=ROOT,
-        )
-    except subprocess.TimeoutExpired as slow:
-        partial = slow.stdout or b""
-        text = partial.decode(errors="replace") if isinstance(partial, bytes) else partial
-        raise _Failed("dial", f"not done after {limit} s; so far:\n{text}") from None
-    events = [_parsed(line, "dial") for line in ended.stdout.splitlines() if line.strip()]
+        printed = _watched(process, START_SECONDS + OP_SECONDS * len(ops), ask)
+        code = process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise _Failed("dial", "it said that it was done, and did not end") from None
+    finally:
+        process.kill()
+        process.wait()
+    events = [_parsed(line, "dial") for line in printed if line.strip()]
     outcome.connected = next((event for event in events if event.get("event") == "connected"), {})
     outcome.results = {event["op"]: event for event in events if event.get("event") == "result"}
     if not outcome.connected:
@@ -233,8 +240,45 @@ def _dial(
             raise _Failed(
                 "identify", f"{sorted(missing)} not among the protocols: {outcome.results['identify']}"
             )
-    if ended.returncode != 0:
-        raise _Failed("dial", f"all operations are well, but it ended with {ended.returncode}")
+    if code != 0:
+        raise _Failed("dial", f"all operations are well, but it ended with {code}")
+
+
+def _watched(
+    process: subprocess.Popen[str], seconds: float, ask: Callable[[subprocess.Popen[str]], None]
+) -> list[str]:
+    """What a dialer prints until its end. If it is silent for long, both sides are asked for their state."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    assert process.stdout is not None
+    threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
+    printed: list[str] = []
+    end, asked = time.monotonic() + seconds, False
+    while True:
+        try:
+            line = lines.get(timeout=max(0.01, min(end - time.monotonic(), SILENT_SECONDS)))
+        except queue.Empty:
+            if time.monotonic() >= end:
+                raise _Failed("dial", f"not done after {seconds} s; so far:\n{''.join(printed)}") from None
+            if not asked:
+                asked = True
+                ask(process)
+            continue
+        if not line:
+            return printed
+        printed.append(line)
+        asked = False
+
+
+def _pump(source: IO[str], lines: queue.SimpleQueue[str]) -> None:
+    for line in source:
+        lines.put(line)
+    lines.put("")
+
+
+def _ask(name: str, process: subprocess.Popen[str]) -> None:
+    """Have a peer write to stderr what it waits for; to the others this signal means something else."""
+    if name in ("air", "py"):
+        process.send_signal(signal.SIGUSR1)
 
 
 def _pairs(names: Sequence[str], among: bool) -> list[tuple[Peer, Peer]]:

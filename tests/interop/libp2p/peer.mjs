@@ -46,6 +46,7 @@ const { values: flags, positionals: [mode, address] } = parseArgs({
     muxer: { type: 'string', default: 'yamux' },
     security: { type: 'string', default: 'noise' },
     seed: { type: 'string' },
+    strict: { type: 'boolean', default: false },
     ops: { type: 'string', default: 'identify,ping,echo,perf' },
     bytes: { type: 'string', default: '1024' },
     up: { type: 'string', default: '1048576' },
@@ -70,7 +71,7 @@ async function makeNode (listen) {
     transports: [tcp(), webSockets()],
     connectionEncrypters: [{ noise, tls, plaintext }[flags.security]()],
     // 100 streams at once are over the limit at which js-libp2p calls a peer hostile on mplex.
-    streamMuxers: { yamux: [yamux()], mplex: [mplex({ disconnectThreshold: 10_000 })], both: [yamux(), mplex()] }[flags.muxer],
+    streamMuxers: { yamux: [yamux()], mplex: [mplex(flags.strict ? {} : { disconnectThreshold: 10_000 })], both: [yamux(), mplex()] }[flags.muxer],
     // js-libp2p allows one identify stream per connection and direction: the dialer's is the operation `identify`.
     // It allows one ping stream, and counts one until the other side has closed it as well.
     services: { identify: identify({ runOnConnectionOpen: mode === 'listen' }), ping: ping({ maxInboundStreams: 4, maxOutboundStreams: 16 }) },

@@ -6,13 +6,16 @@ This runs in an environment of its own, where Air is not installed and py-libp2p
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
+import signal
 import socket
 import statistics
 import sys
 import time
+import types
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -32,7 +35,7 @@ from libp2p.security.tls.transport import TLSTransport
 from libp2p.stream_muxer.mplex.mplex import MPLEX_PROTOCOL_ID, Mplex
 from libp2p.stream_muxer.mplex.mplex_stream import MplexStream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL_ID
-from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from multiaddr import Multiaddr
 
 ECHO = "/echo/1.0.0"
@@ -334,6 +337,27 @@ async def dial(flags: argparse.Namespace) -> int:
     return 0 if ok else 1
 
 
+def tell_state(*_: object) -> None:
+    """SIGUSR1: every suspended coroutine and every yamux stream, on stderr."""
+    awaited, chains = set(), {}
+    for one in gc.get_objects():
+        if isinstance(one, types.CoroutineType) and one.cr_frame is not None and not one.cr_running:
+            words, at = [], one
+            while isinstance(at, types.CoroutineType) and at.cr_frame is not None:
+                words.append(f"{at.__qualname__}:{at.cr_frame.f_lineno}")
+                if at is not one:
+                    awaited.add(id(at))
+                at = at.cr_await
+            chains[id(one)] = " > ".join(words)
+        elif isinstance(one, YamuxStream):
+            kept = {key: value for key, value in vars(one).items() if isinstance(value, int | bytes)}
+            print(f"stream {one.stream_id}: {kept}"[:1000], file=sys.stderr)
+    for key, words in chains.items():
+        if key not in awaited:
+            print(f"waits: {words}", file=sys.stderr)
+    sys.stderr.flush()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("mode", choices=("listen", "dial"))
@@ -351,6 +375,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=30_000)
     flags = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    signal.signal(signal.SIGUSR1, tell_state)
     return trio.run({"listen": listen, "dial": dial}[flags.mode], flags)
 
 

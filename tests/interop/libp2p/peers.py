@@ -46,9 +46,7 @@ class Peer:
 
 _ALL_OPS: Final = ("identify", "ping", "echo", "half-close", "reset", "perf")
 
-AIR: Final = Peer(
-    "air", ("tcp", "ws"), ("noise", "tls"), ("yamux", "mplex"), ("identify", "ping", "echo", "perf")
-)
+AIR: Final = Peer("air", ("tcp", "ws"), ("noise", "tls"), ("yamux", "mplex"), _ALL_OPS)
 FOREIGN: Final = (
     Peer("js", ("tcp", "ws"), ("noise", "tls"), ("yamux", "mplex"), _ALL_OPS),
     Peer("py", ("tcp", "ws"), ("noise", "tls"), ("yamux", "mplex"), _ALL_OPS),
@@ -74,7 +72,7 @@ def _command(name: str) -> list[str]:
         case "air":
             return [sys.executable, "-m", "air", "interop"]
         case "js":
-            return ["node", str(HERE / "peer.mjs")]
+            return [_node() or "node", str(HERE / "peer.mjs")]
         case "py":
             python = _product("py", ["requirements.txt"]) / "bin" / "python"
             return [str(python), str(HERE / "peer.py")]
@@ -88,18 +86,26 @@ def _command(name: str) -> list[str]:
 
 
 @cache
+def _node() -> str | None:
+    """The system's Node.js when it is new enough, else the one that scripts/interop.sh has fetched."""
+    system = shutil.which("node")
+    if system is not None:
+        words = [system, "-p", "parseInt(process.versions.node)"]
+        if int(subprocess.run(words, capture_output=True, text=True, check=True).stdout) >= NODE_MAJOR_MIN:
+            return system
+    made = _product("node", ["node/package.json", "node/package-lock.json"])
+    if not (made / ".complete").exists():
+        return None
+    return next((str(found) for found in made.glob("node_modules/node-linux-*/bin/node")), None)
+
+
+@cache
 def _missing(name: str) -> str | None:
     if name == "air":
         return None
     if name == "js":
-        node = shutil.which("node")
-        if node is None:
-            return "node is not installed; run: bash scripts/interop.sh js"
-        major = subprocess.run(
-            [node, "-p", "parseInt(process.versions.node)"], capture_output=True, text=True, check=True
-        ).stdout
-        if int(major) < NODE_MAJOR_MIN:
-            return f"node {major.strip()} is too old for js-libp2p, {NODE_MAJOR_MIN} is needed"
+        if _node() is None:
+            return f"js-libp2p needs Node.js {NODE_MAJOR_MIN} or newer; run: bash scripts/interop.sh js"
         if not (ROOT / "node_modules" / "libp2p" / "package.json").exists():
             return "libp2p is not in node_modules; run: bash scripts/interop.sh js"
         return None
