@@ -9,7 +9,7 @@ RUNS ?= 1000
 FIRST ?= 100000
 PEERS ?= 5
 
-.PHONY: help setup run test check fmt faults soak soak-sim planted fuzz bench interop interop-all proto clean
+.PHONY: help setup run test check fmt faults soak soak-sim planted fuzz bench bench-net interop interop-all proto clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,7 @@ run: $(VENV)/.ready ## start the daemon (ARGS="--port 0 …")
 
 test: $(VENV)/.ready ## everything the suite needs, then the suite
 	@bash scripts/browser.sh
+	@PYTHON=$(PYTHON) bash scripts/interop.sh js py
 	@CI=true $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.ready ## format, lint, types
@@ -54,6 +55,10 @@ fuzz: $(VENV)/.ready ## a million executions of each parser (ARGS="gun --runs 10
 bench: $(VENV)/.ready ## the stock relay and Air, measured in one run (ARGS="--quick")
 	@bash scripts/node.sh
 	@$(BIN)/python -m bench.relay $(ARGS)
+
+bench-net: $(VENV)/.ready ## Air, go-, rust-, js- and py-libp2p over tcp, noise, yamux, in one run (ARGS="--quick")
+	@PYTHON=$(PYTHON) bash scripts/interop.sh all
+	@$(BIN)/python -m bench.net $(ARGS)
 
 interop: $(VENV)/.ready ## Air against js-libp2p and py-libp2p, every layer, both directions
 	@PYTHON=$(PYTHON) bash scripts/interop.sh js py

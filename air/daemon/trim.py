@@ -16,15 +16,16 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
+from air.node.heap import keep_blocks
+
 __all__ = ["keep_large_apart", "trim_when_moved"]
 
 _LOOK_SECONDS: Final = 5.0
 _AFTERWARDS: Final = 3
 """Looks after the last one at which something had moved: some things are freed later than they were used."""
 
-# mallopt(3)
-_M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
+"""A parameter of mallopt(3)."""
 _LARGE_BYTES: Final = 512 * 1024
 _ARENAS: Final = 2
 """Heaps: one for the event loop, one for the threads that work for it one at a time."""
@@ -32,13 +33,9 @@ _ARENAS: Final = 2
 
 def keep_large_apart() -> None:
     """Give large pieces pages of their own, for the whole process. Does nothing without glibc."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return
     # Setting the threshold also ends its growth with each large piece that is freed.
-    mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-    mallopt(_M_ARENA_MAX, _ARENAS)
+    if keep_blocks(_LARGE_BYTES):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 async def trim_when_moved(work: Callable[[], float]) -> None:

@@ -125,8 +125,9 @@ class Native:
     def _met(self, entry: PeerLink) -> None:
         """A link to a peer that holds everything has opened, or has had to drop what waited."""
         # Whoever dialled compares; after an overflow it is who dropped something.
-        if (entry.outbound or entry.overflows) and entry not in self._comparing:
-            self._comparing.add(entry)
+        if entry.overflows:
+            self._tasks.start_soon(self._make_equal, entry)
+        elif entry.outbound:
             self._tasks.start_soon(self._keep_equal, entry)
 
     async def _keep_equal(self, entry: PeerLink) -> None:
@@ -135,9 +136,6 @@ class Native:
             await self._make_equal(entry)
             with anyio.move_on_after(self._config.compare_seconds or None):
                 await entry.ended.wait()
-            if not entry.outbound:
-                break
-        self._comparing.discard(entry)
 
     async def _refresh_when_idle(self) -> None:
         """Keep the sums of the store near what it holds, so that a comparison need not begin with reading."""
@@ -154,6 +152,16 @@ class Native:
         return await self._hub.ask(lambda store: store.refresh(_REFRESH_CELLS))
 
     async def _make_equal(self, entry: PeerLink) -> None:
+        if entry in self._comparing:
+            # Whoever is at it sees that more was dropped, and does not stop before that is made good.
+            return
+        self._comparing.add(entry)
+        try:
+            await self._compare_until_equal(entry)
+        finally:
+            self._comparing.discard(entry)
+
+    async def _compare_until_equal(self, entry: PeerLink) -> None:
         waits = Backoff(BackoffConfig(), self._env.entropy)
         unequal = 0
         while not entry.ended.is_set():

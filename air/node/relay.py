@@ -136,6 +136,7 @@ class Relay(Lifetime):
             SqliteConfig(
                 durable=store.durability != "memory",
                 key_file=store.key_file,
+                cache_bytes=store.page_cache_bytes,
                 marks=bool(self._config.native.listen or self._config.native.peers),
             ),
             writer=peer_id,

@@ -203,7 +203,9 @@ class Hub(Exchange):
         for cell, mark in zip(cells, marks, strict=True):
             if cell.state > now.wall:
                 try:
-                    put = Put(self.ids(), [cell], marks=[mark], origin=origin)
+                    # A comparison brings it again in each pass until it is due. By its id it is held once.
+                    id = f"{cell.soul}/{cell.key}/{cell.state!r}"
+                    put = Put(id, [cell], marks=[mark], origin=origin)
                     self.carry_out(self.engine.receive(self._acks, put, now))
                 except Violation as error:
                     self.counters.add("air_refused_total", 1, error.code)

@@ -29,6 +29,7 @@ class Outlet:
         "_parts_bytes",
         "_squeezer",
         "balance",
+        "cells",
         "credits_due",
         "outbox",
         "receipts",
