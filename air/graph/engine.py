@@ -128,6 +128,12 @@ class Engine:
         self.near.greeted(link, peer, now, out)
         return out
 
+    def tell_wishes(self, link: LinkId) -> list[Effect]:
+        """A peer asks relays for what it is asked for, so it is told what is wanted here."""
+        out: list[Effect] = []
+        self.near.tell_wishes(link, out)
+        return out
+
     def subscribe(self, link: LinkId, prefix: str) -> None:
         """Tell a link from now on of every node whose soul starts with ``prefix``. Raises LimitReached."""
         self.near.interest.add_prefix(self.near.links[link], prefix)
@@ -367,9 +373,12 @@ class Engine:
             self._add_read(_Read(link, get))
             out.append(FetchSouls(self._ticket, link, soul))
             return
-        # A LEX over keys subscribes to the whole node, as gun's relays do it. A peer is told all the same.
+        # A LEX over keys subscribes to the whole node, as gun's relays do it. A peer is told all the same:
+        # its wishes matter only to the relays that are dialled from here.
         key = lex.exact
-        new = state.role is not Role.PEER and self.near.interest.add(state, soul, key)
+        new = (state.role is not Role.PEER or self.near.keeps_relays) and self.near.interest.add(
+            state, soul, key
+        )
         self._seen.set(get.id, content, now.monotonic)
         memory = self.memory
         node = memory.node(soul)

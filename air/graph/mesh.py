@@ -49,6 +49,8 @@ class LinkState:
     wants_count: int = 0
     prefixes: set[str] = field(default_factory=set)
     """Beginnings of souls: it wants every node whose soul starts with one of them."""
+    relays: bool = False
+    """A peer that asks relays for what it is asked for."""
     asked: set[Soul] = field(default_factory=set)
     """What it was asked for because it may have written before it came."""
     greeted: bool = False

@@ -325,12 +325,35 @@ class Neighbours:
         its localStorage, and says nothing when it holds nothing.
         """
         self._ask(self.links[link], soul, now, out)
+        for state in self._peers.values():
+            if state.relays and state.id != link:
+                self._wish(state, soul, out)
         oldest, room = now.monotonic - self._config.arriving_seconds, self._config.ask_arrived_max
         for other, opened in reversed(self._arrived.items()):
             if opened < oldest or room == 0:
                 break
             if other != link and self._ask(self.links[other], soul, now, out):
                 room -= 1
+
+    def tell_wishes(self, link: LinkId, out: list[Effect]) -> None:
+        """A peer asks relays for what it is asked for: tell it what is wanted here, and what will be."""
+        state = self._peers.get(link)
+        if state is None:
+            return
+        state.relays = True
+        for soul in self.interest.souls():
+            if any(other != link for other in self.interest.of(soul) or ()):
+                self._wish(state, soul, out)
+
+    def _wish(self, state: LinkState, soul: Soul, out: list[Effect]) -> None:
+        if len(state.asked) < self._config.upstream.asked_max and soul not in state.asked:
+            state.asked.add(soul)
+            out.append(Send((state.id,), Get(self._ids(), soul)))
+
+    @property
+    def keeps_relays(self) -> bool:
+        """True when a peer is dialled, connected or not, that is asked for what is wanted here."""
+        return bool(self._upstreams)
 
     def _ask(self, state: LinkState, soul: Soul, now: Now, out: list[Effect]) -> bool:
         """Ask a client of our own accord, once for each node. False when that is not worth it."""

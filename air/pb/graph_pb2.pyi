@@ -31,7 +31,7 @@ class Frame(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., put: _Optional[_Union[Put, _Mapping[str, object]]] = ..., ack: _Optional[_Union[Ack, _Mapping[str, object]]] = ..., get: _Optional[_Union[Get, _Mapping[str, object]]] = ..., answer: _Optional[_Union[Answer, _Mapping[str, object]]] = ..., subscribe: _Optional[_Union[Subscribe, _Mapping[str, object]]] = ..., unsubscribe: _Optional[_Union[Unsubscribe, _Mapping[str, object]]] = ..., credit: _Optional[_Union[Credit, _Mapping[str, object]]] = ..., bye: _Optional[_Union[Bye, _Mapping[str, object]]] = ..., zipped: _Optional[_Union[Zipped, _Mapping[str, object]]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("version", "peer", "everything", "cells_max", "bytes_max", "credit_cells", "credit_bytes", "silent_ms", "agent")
+    __slots__ = ("version", "peer", "everything", "cells_max", "bytes_max", "credit_cells", "credit_bytes", "silent_ms", "agent", "relays")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
     EVERYTHING_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class Hello(_message.Message):
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     SILENT_MS_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
+    RELAYS_FIELD_NUMBER: _ClassVar[int]
     version: int
     peer: bytes
     everything: bool
@@ -50,7 +51,8 @@ class Hello(_message.Message):
     credit_bytes: int
     silent_ms: int
     agent: bytes
-    def __init__(self, version: _Optional[int] = ..., peer: _Optional[bytes] = ..., everything: bool = ..., cells_max: _Optional[int] = ..., bytes_max: _Optional[int] = ..., credit_cells: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., silent_ms: _Optional[int] = ..., agent: _Optional[bytes] = ...) -> None: ...
+    relays: bool
+    def __init__(self, version: _Optional[int] = ..., peer: _Optional[bytes] = ..., everything: bool = ..., cells_max: _Optional[int] = ..., bytes_max: _Optional[int] = ..., credit_cells: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., silent_ms: _Optional[int] = ..., agent: _Optional[bytes] = ..., relays: bool = ...) -> None: ...
 
 class Cells(_message.Message):
     __slots__ = ("souls", "soul_runs", "keys", "key_of", "states", "state_runs", "kinds", "wholes", "doubles", "texts", "links", "writers", "dot_writers", "dot_sequences", "mark_dots", "marks", "mark_runs")

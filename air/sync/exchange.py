@@ -225,6 +225,10 @@ class Exchange:
         if len(engine.deferred) > held:
             self._alarm.set()
 
+    def tell_wishes(self, link: LinkId) -> None:
+        """A peer asks relays for what it is asked for: tell it what is wanted here, now and later."""
+        self.carry_out(self.engine.tell_wishes(link))
+
     def subscribe(self, link: LinkId, prefix: str) -> None:
         """Tell a link of every node whose soul starts with ``prefix`` from now on. Raises LimitReached."""
         self.engine.subscribe(link, prefix)

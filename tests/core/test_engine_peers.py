@@ -196,3 +196,44 @@ def test_it_is_told_that_a_peer_has_taken_a_write_of_this_program(peer: Peer) ->
     [put] = puts(peer, B)
     peer.say(B, Ack("x", put.id))
     assert [(one.peer, list(one.cells), one.error) for one in peer.settled] == [("peer-b", [cell()], None)]
+
+
+# -- what peers ask relays for -------------------------------------------------
+
+
+def asked(peer: Peer, link: int) -> list[object]:
+    return [message.soul for message in peer.heard(link) if isinstance(message, Get)]
+
+
+def test_a_peer_that_asks_relays_is_told_once_what_is_wanted_here_now_and_later(peer: Peer) -> None:
+    peer.say(1, Put("p", [cell("old"), cell("new")]))
+    peer.say(1, Get("g", "old"))
+    peer.settle()
+    peer.heard(B)
+    peer.take(peer.engine.tell_wishes(B))
+    assert asked(peer, B) == ["old"]
+    for id in ("h", "i"):
+        peer.say(1, Get(id, "new"))
+        peer.settle()
+    assert asked(peer, B) == ["new"]
+    assert asked(peer, C) == []
+
+
+def test_what_only_a_peer_wants_is_not_asked_of_that_peer(peer: Peer) -> None:
+    peer.engine.near.expect("up")
+    peer.say(B, Get("g", "s"))
+    peer.settle()
+    peer.heard(B)
+    peer.take(peer.engine.tell_wishes(B))
+    assert asked(peer, B) == []
+
+
+def test_a_relay_that_comes_later_is_asked_for_what_a_peer_wants(peer: Peer) -> None:
+    peer.engine.near.expect("up")
+    peer.say(B, Get("g", "s"))
+    peer.settle()
+    peer.attach(7, Role.OUTBOUND, "up")
+    assert asked(peer, 7) == ["s"]
+    peer.say(7, Put("a", [cell()]))
+    peer.settle()
+    assert told(peer, B) == [cell()]

@@ -88,7 +88,7 @@ def read_frame(data: bytes, zstd: Any) -> dict[str, Any]:
     body = getattr(frame, kind)
     out: dict[str, Any] = {"kind": kind}
     if kind == "hello":
-        names = "version everything cells_max bytes_max credit_cells credit_bytes silent_ms"
+        names = "version everything cells_max bytes_max credit_cells credit_bytes silent_ms relays"
         out |= {name: getattr(body, name) for name in names.split()}
         out |= {"peer": text(body.peer), "agent": text(body.agent)}
     elif kind == "put":

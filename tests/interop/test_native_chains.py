@@ -249,9 +249,6 @@ async def test_the_ends_converge_although_the_middle_is_killed_while_both_write(
         await heard_by_alice.until_value("again")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a native peer that has a node itself does not tell its peers that somebody wants it"
-)
 async def test_a_middle_that_dials_by_gun_asks_for_what_its_native_peers_want(
     node: None, tmp_path: Path, soul: str
 ) -> None:

@@ -52,6 +52,8 @@ class Hello:
     credit_bytes: int
     silent_ms: int
     agent: str = ""
+    relays: bool = False
+    """It asks relays for what it is asked for."""
 
 
 @dataclass(slots=True)
@@ -138,7 +140,7 @@ def encode_hello(hello: Hello) -> bytes:
     out.peer, out.agent = text_bytes(hello.peer), text_bytes(hello.agent)
     out.cells_max, out.bytes_max = hello.cells_max, hello.bytes_max
     out.credit_cells, out.credit_bytes = hello.credit_cells, hello.credit_bytes
-    out.silent_ms = hello.silent_ms
+    out.silent_ms, out.relays = hello.silent_ms, hello.relays
     return frame.SerializeToString()
 
 

@@ -85,8 +85,10 @@ class NativeLink:
         config: NativeConfig,
         rates: Rates,
         now: Now,
+        relays: bool = False,
     ) -> None:
-        """``own`` and ``expected`` are the peer ids of the two ends; ``outbound``: this side has dialled."""
+        """``own`` and ``expected`` are the peer ids of the two ends; ``outbound``: this side has dialled.
+        ``relays``: it asks relays for what it is asked for."""
         self.outbound, self._own, self._expected = outbound, own, expected
         self._config, self._ids, self.rates = config, ids, rates
         self.hello: Hello | None = None
@@ -102,7 +104,7 @@ class NativeLink:
         self._acked: list[int] = []
         self._controls: list[bytes] = []
         self._controls_bytes = 0
-        self._control(encode_hello(_hello(config, own)))
+        self._control(encode_hello(_hello(config, own, relays)))
 
     @property
     def role(self) -> Role:
@@ -363,7 +365,7 @@ class NativeLink:
             self._control(encode_credit(Credit(0, 0)))
 
 
-def _hello(config: NativeConfig, own: str) -> Hello:
+def _hello(config: NativeConfig, own: str, relays: bool) -> Hello:
     limits = config.limits
     return Hello(
         VERSION,
@@ -375,4 +377,5 @@ def _hello(config: NativeConfig, own: str) -> Hello:
         config.credit_bytes,
         round(config.silent_seconds * 1000),
         config.agent,
+        relays,
     )

@@ -194,4 +194,5 @@ def _hello(raw: pb.Hello, limits: NativeLimits) -> Hello:
         raw.credit_bytes,
         raw.silent_ms,
         _said(raw.agent, limits),
+        raw.relays,
     )

@@ -186,6 +186,7 @@ class GraphSync:
             config=self.config,
             rates=rates,
             now=hub.env.clock.now(),
+            relays=hub.engine.near.keeps_relays,
         )
         carrier = Carrier(
             link,
@@ -238,6 +239,8 @@ class GraphSync:
             hub.greeted(carrier.id, hello.peer)
             if known is not None:
                 self._supplant(known)
+            if hello.relays:
+                hub.tell_wishes(carrier.id)
             entry = self._peers[peer] = PeerLink(peer, carrier.stream.session, carrier.id, address, outbound)
             if self.on_peer is not None:
                 self.on_peer(entry)
