@@ -35,7 +35,7 @@ FLOORS: dict[str, str] = {
     # roots
     "node": "base model store graph transport negotiate security mux swarm protocols sync",
     "testing": "base model store graph transport negotiate security mux swarm protocols sync",
-    "sim": "base model store graph sync",
+    "sim": "base codec model store graph security mux sync",
     "daemon": "base model node sim",
 }
 

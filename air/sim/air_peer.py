@@ -7,24 +7,29 @@ objects as in the daemon.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from air.base.backoff import Backoff, BackoffConfig
 from air.base.clock import Now
 from air.base.entropy import SeededEntropy
 from air.base.env import Env
+from air.base.errors import AirError
 from air.graph.engine import EngineConfig
 from air.graph.mesh import Role
 from air.graph.state import Stamps
 from air.model.cell import Cell, Key, Soul
 from air.model.lex import ALL, Lex
+from air.model.mark import Mark
 from air.model.message import Get, Put
 from air.model.value import Value
 from air.sim.dice import Dice
 from air.sim.disk import SimDisk, SimWorker
 from air.sim.inside import SimExchange, SimWatcher
-from air.sim.network import End
+from air.sim.lines import Lines
+from air.sim.marked import MarkedDisk
+from air.sim.native import RETRY_SECONDS
+from air.sim.network import End, LinkEvents
 from air.sim.plan import PeerPlan
 from air.sim.port import SimPort
 from air.sim.schedule import SimClock
@@ -32,7 +37,7 @@ from air.store.memory import Memory
 from air.store.worker import WorkerConfig
 from air.sync.exchange import ExchangeConfig
 from air.sync.gun.wire import GunCodec, GunConfig
-from air.sync.hub import STAMP_META
+from air.sync.hub import STAMP_META, Hub
 from air.sync.local import Acks
 
 if TYPE_CHECKING:
@@ -47,7 +52,19 @@ class AirPeer:
     def __init__(self, world: World, index: int, plan: PeerPlan) -> None:
         self.world, self.index, self.plan = world, index, plan
         self.clock = SimClock(world.scheduler, plan.offset, plan.drift)
-        self.disk = SimDisk(index, world.oracle)
+        self.keys = world.keys[index]
+        self.name = self.keys.name if self.keys is not None else f"peer-{index}"
+        """What others call it."""
+        self.disk: SimDisk = SimDisk(index, world.oracle)
+        if self.keys is not None:
+            self.disk = MarkedDisk(
+                index,
+                world.oracle,
+                self.name,
+                lambda: self.clock.wall,
+                world.causes.wrote,
+                world.causes.met,
+            )
         self.wire = GunConfig()
         self.up, self.epoch = False, 0
         self.offline = False
@@ -63,6 +80,8 @@ class AirPeer:
         self.exchange: SimExchange
         self.worker: SimWorker
         self.ports: dict[int, SimPort] = {}
+        self.native: Lines | None = None
+        """Its native connections, in a world that has such."""
 
     # -- life --------------------------------------------------------------------
 
@@ -86,13 +105,21 @@ class AirPeer:
         self.lines: dict[int, SimPort] = {}
         self.eyes: dict[tuple[Soul, Key | None], SimWatcher] = {}
         self._written: dict[object, list[Cell]] = {}
+        self._merging: dict[object, Callable[[AirError | None], None]] = {}
+        self.native = None if self.keys is None else Lines(self, self.keys)
         last = self.disk.meta.get(STAMP_META)
         self.stamps = Stamps(f"{self.index}", 0.0 if last is None else float(last))
         self._app = self.exchange.open_link(Role.LOCAL, cast(Any, Acks(self._answered)), "local")
-        self._waits = [Backoff(BackoffConfig(), env.entropy) for _ in plan.dials]
+        usual, near = BackoffConfig(), BackoffConfig(max_seconds=RETRY_SECONDS)
+        self._waits = [
+            Backoff(near if plan.speaks_native(line) else usual, env.entropy)
+            for line in range(len(plan.dials))
+        ]
+        self.exchange._acks = self._app
         self.exchange.turn(cast(Any, self.exchange._alarm))
         for line, target in enumerate(plan.dials):
-            self.exchange.engine.near.expect(f"peer-{target}")
+            if not plan.speaks_native(line) or not plan.everything:
+                self.exchange.engine.near.expect(f"peer-{target}")
             self._dial(self.epoch, line)
         self.doubtful = self.disk.full
         for (soul, key), follow in list(self.watches.items()):
@@ -128,7 +155,9 @@ class AirPeer:
 
     # -- connections ---------------------------------------------------------------
 
-    def accept(self, end: End) -> SimPort | None:
+    def accept(self, end: End) -> LinkEvents | None:
+        if end.wire == "native":
+            return None if self.native is None else self.native.accept(end)
         port = SimPort(self, end, dialer=False)
         self.ports[port.id] = port
         return port
@@ -136,11 +165,14 @@ class AirPeer:
     def _dial(self, epoch: int, line: int) -> None:
         if epoch != self.epoch or not self.up:
             return
+        if self.native is not None and self.plan.speaks_native(line):
+            self.native.dial(line)
+            return
         self.world.network.dial(
             self.index,
             self.plan.dials[line],
             lambda end: self._opened(epoch, line, end),
-            lambda: self._later(epoch, line),
+            lambda: self.later(epoch, line),
         )
 
     def _opened(self, epoch: int, line: int, end: End) -> None:
@@ -153,18 +185,55 @@ class AirPeer:
     def hung_up(self, port: SimPort) -> None:
         line = next(line for line, other in self.lines.items() if other is port)
         del self.lines[line]
-        self.cut_lines += 1
-        if self.world.scheduler.time - port.opened > 5:
-            self._waits[line].succeeded()
-        self._later(self.epoch, line)
+        self.lost(line, port.opened)
 
-    def _later(self, epoch: int, line: int) -> None:
+    def lost(self, line: int, since: float) -> None:
+        """A link that this side dialled has ended; ``since`` is when it began."""
+        self.cut_lines += 1
+        if self.world.scheduler.time - since > 5:
+            self._waits[line].succeeded()
+        self.later(self.epoch, line)
+
+    def later(self, epoch: int, line: int) -> None:
         if epoch == self.epoch and self.up:
             self.world.scheduler.after(self._waits[line].failed(), self._dial, epoch, line)
 
+    def merge(
+        self,
+        cells: Sequence[Cell],
+        marks: Sequence[Mark],
+        origin: int,
+        done: Callable[[AirError | None], None],
+    ) -> None:
+        """As ``Hub.merge``: what is due is durable when ``done`` is called, the rest waits for its time."""
+        exchange, now = self.exchange, self.clock.now()
+        due = [index for index, cell in enumerate(cells) if cell.state <= now.wall]
+        if len(due) < len(cells):
+            Hub._merge_later(cast(Hub, exchange), cells, marks, origin, now)
+        some, some_marks = [cells[index] for index in due], [marks[index] for index in due]
+        if not some:
+            self.world.scheduler.after(0.0, done, None)
+            return
+
+        def answered(error: AirError | None) -> None:
+            if error is None:
+                self.world.oracle.promised(self.index, some, self.disk.get)
+                self.world.causes.took(self.index, some, some_marks)
+            done(error)
+
+        id = exchange.ids()
+        self._merging[id] = answered
+        put = Put(id, some, marks=some_marks, origin=origin)
+        exchange.carry_out(exchange.engine.receive(self._app, put, now))
+
     @property
     def connected(self) -> bool:
-        return self.up and len(self.lines) == len(self.plan.dials)
+        if not self.up:
+            return False
+        for line in range(len(self.plan.dials)):
+            if line not in self.lines and (self.native is None or not self.native.linked(line)):
+                return False
+        return True
 
     # -- what is said and kept, for the oracle ---------------------------------------
 
@@ -204,8 +273,15 @@ class AirPeer:
         finally:
             exchange.meta = None
 
-    def _answered(self, id: object, error: Exception | None) -> None:
-        cells = self._written.pop(id)
+    def _answered(self, id: object, error: AirError | None) -> None:
+        merging = self._merging.pop(id, None)
+        if merging is not None:
+            merging(error)
+            return
+        cells = self._written.pop(id, None)
+        if cells is None:
+            # Mended, and not due when it came: nobody waits for it.
+            return
         if error is None:
             self.world.oracle.promised(self.index, cells, self.disk.get)
         else:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from air.base.env import Env
+from air.base.errors import AirError
 from air.base.metrics import Counters
 from air.model.cell import Cell, Key, Soul
 from air.model.value import Link, Value
 from air.sim.disk import SimWorker
+from air.store.api import RangeSource
+from air.store.batch import Failed, Result
 from air.store.memory import Memory
 from air.store.worker import StoreWorker
 from air.sync.exchange import Exchange, ExchangeConfig
@@ -35,6 +38,15 @@ class _Alarm:
             self._exchange.wake(self)
 
 
+class _Question:
+    """Somebody has asked the store something."""
+
+    __slots__ = ("done",)
+
+    def __init__(self, done: Callable[[AirError | None], None]) -> None:
+        self.done = done
+
+
 class SimExchange(Exchange):
     """The real exchange; only its clock task is turned by the scheduler."""
 
@@ -44,7 +56,23 @@ class SimExchange(Exchange):
         super().__init__(memory, cast(StoreWorker, worker), env, config, Counters())
         self._peer, self._epoch = peer, peer.epoch
         worker.results = self._results
+        self._disk_worker = worker
+        self._acks = 0
+        """As a hub has it: the link of writes that are answered in this program."""
         self._alarm = cast(Any, _Alarm(self))
+
+    def question(
+        self, question: Callable[[RangeSource], None], done: Callable[[AirError | None], None]
+    ) -> None:
+        """As :meth:`Exchange.ask`: behind all that was written, and ``done`` hears of it."""
+        self._disk_worker.ask(_Question(done), lambda disk: question(disk.ranges))
+
+    def _results(self, results: Sequence[Result]) -> None:
+        for result in results:
+            if isinstance(result.token, _Question):
+                result.token.done(result.error if isinstance(result, Failed) else None)
+            else:
+                super()._results((result,))
 
     def wake(self, alarm: _Alarm) -> None:
         self._peer.world.scheduler.after(0.0, self.turn, alarm)

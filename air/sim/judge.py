@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from air.model.cell import Cell, Key, Soul
 from air.sim.air_peer import AirPeer
 from air.sim.gun_client import GunClient
+from air.sim.marked import MarkedDisk
+from air.sim.native import SimCarrier
 from air.sim.oracle import beats
 from air.sim.schedule import EPOCH
 
@@ -40,6 +42,7 @@ class Judge:
     def __init__(self, world: World) -> None:
         self._world = world
         self._closures: dict[tuple[int, ...], list[frozenset[int]]] = {}
+        self._equals = self._all_equal()
 
     # -- settling --------------------------------------------------------------------
 
@@ -64,6 +67,8 @@ class Judge:
             world.oracle.violated(rule, text, peer)
         for air in self._airs():
             world.oracle.kept(air.index, air.disk.get)
+            if isinstance(air.disk, MarkedDisk):
+                world.causes.judge(air.index, air.disk)
         self.caps(last=True)
         script = world.plan.script
         if script is not None and script.check is not None:
@@ -108,8 +113,12 @@ class Judge:
             for key in by_soul.get(soul, ()):
                 yield from self._place(soul, key, [peer for peer, only in watching if only in (None, key)])
         for peer in self._airs():
-            for up in peer.plan.dials:
-                yield from self._told(peer, world.peers[up])  # type: ignore[arg-type]
+            for line, up in enumerate(peer.plan.dials):
+                other, equal = world.peers[up], self._equal(peer.index, line)
+                assert isinstance(other, AirPeer)
+                yield from self._told(peer, other, equal=equal)
+                if equal:
+                    yield from self._told(other, peer, equal=True)
 
     def _place(
         self, soul: Soul, key: Key, watching: list[AirPeer | GunClient]
@@ -153,21 +162,42 @@ class Judge:
         plans = self._world.plan.peers
         asked, todo = set(homes), list(homes)
         while todo:
-            for up in plans[todo.pop()].dials:
-                if up not in asked:
+            index = todo.pop()
+            for line, up in enumerate(plans[index].dials):
+                # Who holds everything does not ask its like: it is told, and mended.
+                if up not in asked and not self._equal(index, line):
                     asked.add(up)
                     todo.append(up)
-        groups: list[set[int]] = []
+        # Those that hold everything belong together, whether anybody asks them or not.
+        groups = [set(equals) for equals in self._equals if equals & asked]
         for index in sorted(asked):
-            near = {index, *plans[index].dials}
+            near = {index, *(set(plans[index].dials) & asked)}
             joined = [group for group in groups if group & near]
             groups = [group for group in groups if not group & near]
-            groups.append(set().union({index}, near & asked, *joined))
+            groups.append(near.union(*joined))
         known = self._closures[homes] = [frozenset(group) for group in groups]
         return known
 
-    def _told(self, peer: AirPeer, up: AirPeer) -> Iterable[tuple[str, int, str]]:
-        """Whatever a peer has on disk, each peer that it dials has too, or something newer."""
+    def _equal(self, index: int, line: int) -> bool:
+        """Both ends of a dialled line speak the native wire and hold everything."""
+        plans = self._world.plan.peers
+        own = plans[index]
+        return bool(own.native) and own.native[line] and own.everything and plans[own.dials[line]].everything
+
+    def _all_equal(self) -> list[set[int]]:
+        """Peers that hold everything, and are connected among each other as such."""
+        groups: list[set[int]] = []
+        for index, plan in enumerate(self._world.plan.peers):
+            for line, up in enumerate(plan.dials) if plan.kind == "air" else ():
+                if self._equal(index, line):
+                    joined = [group for group in groups if group & {index, up}]
+                    groups = [group for group in groups if not group & {index, up}]
+                    groups.append({index, up}.union(*joined))
+        return groups
+
+    def _told(self, peer: AirPeer, up: AirPeer, *, equal: bool = False) -> Iterable[tuple[str, int, str]]:
+        """Whatever a peer has on disk, each peer that it dials has too, or something newer. ``equal``: both
+        hold everything, and nothing excuses them."""
         for soul, node in peer.disk.cells._nodes.items():
             for key, pair in node.fields.items():
                 held = up.disk.get(soul, key)
@@ -176,7 +206,7 @@ class Judge:
                     # Heard from that peer itself, before its disk refused it.
                     theirs = (up.index, cell) in peer.heard_up and cell in self._world.oracle.turned_away
                     # Or a debt that a crash wiped out.
-                    if theirs or peer.forgiven.get((soul, key)) == cell:
+                    if not equal and (theirs or peer.forgiven.get((soul, key)) == cell):
                         continue
                     text = f"{self._world.names[up.index]} was never told {cell}, has {held}"
                     yield "told", peer.index, text
@@ -194,7 +224,8 @@ class Judge:
     def _stale(self, peer: AirPeer) -> None:
         """Questions that were answered long ago, but never with what was durable when they came."""
         old = self._world.scheduler.time - _ANSWER_SECONDS
-        for port in peer.ports.values():
+        carriers = peer.native.graph.carriers if peer.native is not None else ()
+        for port in (*peer.ports.values(), *carriers):
             for id in [id for id, asked in port.asked.items() if asked.at < old]:
                 asked = port.asked.pop(id)
                 # Without any answer: the asker had told by its hash that it knows. Or the disk is in trouble.
@@ -241,5 +272,26 @@ class Judge:
                 yield "a link has lost count of the bytes that wait"
             if port.link.queued_bytes > peer.exchange.config.queued_bytes_max:
                 yield f"{port.link.queued_bytes} bytes wait for one link"
+        for carrier in peer.native.graph.carriers if peer.native is not None else ():
+            yield from _room(carrier)
         if last and (engine.writing or engine._reads):
             yield f"{engine.writing} writes and {len(engine._reads)} reads have been forgotten"
+
+
+def _room(carrier: SimCarrier) -> Iterable[str]:
+    """What waits on a native link is within its ceilings, and is what is counted."""
+    link, config = carrier.link, carrier.link._config
+    outlet, intake = link._outlet, link._intake
+    outbox = outlet.outbox
+    if outbox.full:
+        yield f"{len(outbox)} cells wait for one native link"
+    entries = [*outbox._live.values(), *outbox._bulk.values()]
+    counted = sum(entry.size for entry in entries) + sum(size + 24 for _, size in outbox._answers)
+    if outbox.bytes != counted:
+        yield f"a native link counts {outbox.bytes} bytes that wait, not {counted}"
+    if outbox._promised != sum(len(entry.promises) for entry in entries):
+        yield "a native link has lost count of the puts that wait"
+    if len(intake._pending) > config.unacked_max or len(link._held) > config.gets_waiting_max:
+        yield f"{len(intake._pending)} batches and {len(link._held)} questions of one native link wait"
+    if max(*intake._window, 0) > max(config.credit_cells, config.credit_bytes):
+        yield f"{intake._window} is more credit than there was in the beginning"

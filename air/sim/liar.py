@@ -6,12 +6,14 @@ others have to agree all the same, and their own writes must not suffer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from air.base.entropy import IdSource
 from air.model.cell import Cell
 from air.sim.dice import Dice
 from air.sim.gun_json import dumps, messages, read_cells, write_graph
+from air.sim.native_liar import NativeLine
 from air.sim.network import End
 from air.sim.plan import PeerPlan
 from air.sim.schedule import SimClock
@@ -65,6 +67,7 @@ class Liar:
         self.dice = Dice(world.plan.options.seed, "liar", index)
         self.ids = IdSource(self.dice.entropy)
         self.lines: list[_Line] = []
+        self.native: list[NativeLine] = []
         self.cells: list[Cell] = []
         self.frames: list[bytes] = []
         self.tricks: tuple[Any, ...] = (
@@ -91,8 +94,24 @@ class Liar:
         self.world.scheduler.after(self.dice.between(0.5, 3), self._dial, target)
 
     def _dial(self, target: int) -> None:
-        if not self.world.ending:
+        if self.world.ending:
+            return
+        if self.plan.speaks_native(self.plan.dials.index(target)):
+            self.world.network.dial(
+                self.index,
+                target,
+                lambda end: self.native.append(NativeLine(self, target, end)),
+                lambda: self.later(target),
+                "native",
+            )
+        else:
             self.world.network.dial(self.index, target, self._opened, lambda: self.later(target))
+
+    def line_over(self, line: NativeLine) -> None:
+        """A native connection has ended."""
+        if line in self.native:
+            self.native.remove(line)
+            self.later(line.target)
 
     def _opened(self, end: End) -> None:
         self.lines.append(_Line(self, end))
@@ -103,6 +122,9 @@ class Liar:
         for line in self.lines:
             line.end.close()
         self.lines.clear()
+        for native in self.native:
+            native.end.close()
+        self.native.clear()
 
     def heard(self, line: _Line, frame: bytes) -> None:
         for message in messages(frame):
@@ -130,6 +152,11 @@ class Liar:
     def _say(self, message: Any, line: _Line | None = None) -> None:
         data = message if isinstance(message, bytes) else dumps(message)
         (line or self.dice.pick(self.lines)).end.send([data])
+
+    def learn(self, cells: Sequence[Cell]) -> None:
+        """Remember what others wrote, to lie about it."""
+        if len(self.cells) < _MEMORY:
+            self.cells += cells
 
     def _put(self, cell: Cell, line: _Line | None = None, id: str = "") -> None:
         self._wrote(cell)

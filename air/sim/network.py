@@ -72,10 +72,13 @@ class End:
         "remote",
         "torn",
         "waiting",
+        "wire",
     )
 
-    def __init__(self, net: Network, host: int, remote: int, delay: float) -> None:
+    def __init__(self, net: Network, host: int, remote: int, delay: float, wire: str = "gun") -> None:
         self.net, self.host, self.remote, self.delay = net, host, remote, delay
+        self.wire = wire
+        """What is spoken here: each has a port of its own."""
         self.other: End
         self.events: LinkEvents | None = None
         self.open, self.torn, self.waiting = True, False, False
@@ -181,7 +184,12 @@ class Network:
         self.frames = self.bytes = 0
 
     def dial(
-        self, source: int, target: int, opened: Callable[[End], None], failed: Callable[[], None]
+        self,
+        source: int,
+        target: int,
+        opened: Callable[[End], None],
+        failed: Callable[[], None],
+        wire: str = "gun",
     ) -> None:
         """Connect; one of the two is called later."""
         delay = self.config.delay_seconds * self.dice.between(0.5, 1.5)
@@ -189,7 +197,7 @@ class Network:
             self.scheduler.after(self.config.connect_seconds, failed)
         else:
             # There and back for TCP, there for the upgrade.
-            self.scheduler.after(3 * delay, self._connect, source, target, delay, opened, failed)
+            self.scheduler.after(3 * delay, self._connect, source, target, delay, opened, failed, wire)
 
     def _connect(
         self,
@@ -198,12 +206,13 @@ class Network:
         delay: float,
         opened: Callable[[End], None],
         failed: Callable[[], None],
+        wire: str,
     ) -> None:
         host = self.hosts[target]
         if not host.up:
             failed()
             return
-        near, far = End(self, source, target, delay), End(self, target, source, delay)
+        near, far = End(self, source, target, delay, wire), End(self, target, source, delay, wire)
         near.other, far.other = far, near
         far.events = host.accept(far)
         if len(self.ends) > 64 and len(self.ends) > 8 * len(self.hosts):

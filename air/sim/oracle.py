@@ -145,18 +145,19 @@ class Oracle:
             old = Cell(cell.soul, cell.key, *known)
             self.violated("backwards", f"a watcher is shown {_show(cell)} after {_show(old)}", peer)
 
-    def pushed(self, dialer: int, dialled: int, cells: Iterable[Cell]) -> None:
+    def pushed(self, dialer: int, dialled: int, cells: Iterable[Cell], *, most: int = 3) -> None:
         """Cells cross a link, in whichever direction, without having been asked for.
 
         Once there, and perhaps once back from a peer that does not know who told it. A third time can
-        happen when equal copies come by two ways within one flush of the disk; a fourth is wrong.
+        happen when equal copies come by two ways within one flush of the disk; a fourth is wrong. On a native
+        link a third is: what is told there is on disk, and says who wrote it.
         """
         if self.crossed is None:
             return
         for cell in cells:
             count = self.crossed[dialer, dialled, cell] = self.crossed.get((dialer, dialled, cell), 0) + 1
-            if count == 4:
-                self.violated("chatter", f"{_show(cell)} crosses one link for the fourth time", dialer)
+            if count == most + 1:
+                self.violated("chatter", f"{_show(cell)} crosses one link {count} times", dialer)
 
     # -- at the end ------------------------------------------------------------
 

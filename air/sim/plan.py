@@ -15,9 +15,10 @@ from air.sim.dice import Dice
 from air.sim.script import Action, Script
 from air.sim.workloads import WORKLOADS, find
 
-__all__ = ["SHAPES", "TOPOLOGIES", "Fault", "Options", "PeerPlan", "Plan", "chaotic", "draw"]
+__all__ = ["SHAPES", "TOPOLOGIES", "WIRES", "Fault", "Options", "PeerPlan", "Plan", "chaotic", "draw"]
 
 TOPOLOGIES: Final = ("star", "chain", "mesh")
+WIRES: Final = ("gun", "native", "mixed")
 SHAPES: Final = ("halves", "bridge", "oneway", "flapping", "isolated")
 
 
@@ -51,6 +52,9 @@ class Options:
     """Clients, beyond ``peers``, that do not keep to the rules."""
     tight: bool = False
     """Small caches and short memories everywhere."""
+    wire: str = "gun"
+    """What Air peers speak with each other. ``native``: all peers are Air peers and speak only this;
+    ``mixed``: some links, and some gun.js clients beside."""
     chaos: bool = False
     """All of the above are drawn from the seed."""
     only_faults: tuple[int, ...] | None = None
@@ -75,6 +79,18 @@ class PeerPlan:
     cache_bytes: int = 16 * 1024 * 1024
     fields_max: int = 4096
     seen_max: int = 200_000
+    native: tuple[bool, ...] = ()
+    """For each of ``dials``, whether the native wire is spoken."""
+    everything: bool = True
+    """On the native wire it says that it holds everything."""
+    noise: bool = False
+    """Its native connections are encrypted."""
+    narrow: bool = False
+    """Its native links have little room."""
+
+    def speaks_native(self, line: int) -> bool:
+        """Whether the native wire is spoken on the ``line``-th of ``dials``."""
+        return bool(self.native) and self.native[line]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +146,7 @@ def chaotic(peers: int, seed: int, **fixed: object) -> Options:
         full=dice.pick((0.0, 0.0, 0.0, 0.05)),
         liars=dice.pick((0, 0, 0, 1, 2)),
         tight=dice.chance(0.5),
+        wire="mixed",
         chaos=True,
     )
     return replace(drawn, **fixed)  # type: ignore[arg-type]
@@ -143,8 +160,10 @@ def draw(options: Options) -> Plan:
         raise Misuse(f"there is no topology {options.topology}; there are {', '.join(TOPOLOGIES)}")
     if options.shape not in ("any", *SHAPES):
         raise Misuse(f"there is no split of the shape {options.shape}; there are {', '.join(SHAPES)}")
+    if options.wire not in WIRES:
+        raise Misuse(f"there is no wire {options.wire}; there are {', '.join(WIRES)}")
     plan = Plan(options)
-    plan.peers = _peers(options)
+    plan.peers = _wired(options, _peers(options))
     apps = sum(1 for peer in plan.peers if peer.app is not None)
     script = plan.script = Script(apps, options.seconds, Dice(options.seed, "workload"))
     find(options.workload)(script)
@@ -221,6 +240,38 @@ def _peers(options: Options) -> list[PeerPlan]:
         plans.append(peer)
         app += own is not None
     return plans
+
+
+def _wired(options: Options, peers: list[PeerPlan]) -> list[PeerPlan]:
+    """Choose the wires, by a stream of its own: without native links a plan is what it was before them."""
+    if options.wire == "gun":
+        return peers
+    dice, all_native = Dice(options.seed, "wires"), options.wire == "native"
+    noise = dice.chance(0.2)
+    # Whoever is dialled must be an Air peer; those come first.
+    dialled = {target for peer in peers for target in peer.dials}
+    out: list[PeerPlan] = []
+    for index, peer in enumerate(peers):
+        air = dice.chance(0.4) or all_native
+        partial, narrow = dice.chance(0.25), dice.chance(0.3)
+        native = tuple(dice.chance(0.75) or all_native for _ in peer.dials)
+        if peer.kind == "liar":
+            # What it speaks is drawn too, and an honest peer has to stand both.
+            out.append(replace(peer, native=tuple(dice.chance(0.5) or all_native for _ in peer.dials)))
+            continue
+        kind = "air" if air else peer.kind
+        out.append(
+            replace(
+                peer,
+                kind=kind,
+                native=native if kind == "air" else (False,) * len(peer.dials),
+                # A debt to a peer that was never reached is kept by those only that hold not everything.
+                everything=index in dialled or not partial,
+                noise=noise,
+                narrow=narrow and options.tight,
+            )
+        )
+    return out
 
 
 def _faults(options: Options, peers: Sequence[PeerPlan]) -> list[Fault]:

@@ -16,7 +16,7 @@ from air.sync.gun.wire import KEEP_ALIVE, Greeting, GunLink
 if TYPE_CHECKING:
     from air.sim.air_peer import AirPeer
 
-__all__ = ["SimPort"]
+__all__ = ["SimPort", "note_question"]
 
 _LOOK_SECONDS = 0.05
 """How often a reader that waits looks whether it may go on."""
@@ -162,7 +162,7 @@ class SimPort:
             if type(message) is Put:
                 self.puts.setdefault(message.id, []).append(list(message.cells))
             elif type(message) is Get:
-                self._ask(message)
+                note_question(self.peer_of, self.asked, message)
             if self.dialer and isinstance(message, Put | Answer):
                 cells = message.cells if isinstance(message, Put) else message.cells()
                 self.peer_of.heard_up.update((self.end.remote, cell) for cell in cells)
@@ -171,19 +171,6 @@ class SimPort:
         exchange.receive(self.id, batch)
         if exchange.engine.duplicates != before:
             self.link.guard.repeated(message.id for message in batch)
-
-    def _ask(self, get: Get) -> None:
-        """Note what is durable now: the answer may be newer, but not older."""
-        disk, soul, key = self.peer_of.disk, get.soul, get.key
-        if isinstance(soul, SoulRange) or not (key or get.lex.is_all) or len(self.asked) >= _ASKED_MAX:
-            return
-        if key is not None:
-            cell = disk.get(soul, key)
-            held = [] if cell is None else [cell]
-        else:
-            held = disk.node(soul)
-        if len(held) <= _HELD_MAX:
-            self.asked[get.id] = Asked(self.peer_of.world.scheduler.time, held)
 
     def _resume(self) -> None:
         if not self.end.open or self.cut_by is not None:
@@ -202,3 +189,17 @@ class SimPort:
         peer.exchange.close_link(self.id)
         if self.dialer:
             peer.hung_up(self)
+
+
+def note_question(peer: AirPeer, asked: dict[object, Asked], get: Get) -> None:
+    """Note what is durable now: the answer may be newer, but not older."""
+    disk, soul, key = peer.disk, get.soul, get.key
+    if isinstance(soul, SoulRange) or not (key or get.lex.is_all) or len(asked) >= _ASKED_MAX:
+        return
+    if key is not None:
+        cell = disk.get(soul, key)
+        held = [] if cell is None else [cell]
+    else:
+        held = disk.node(soul)
+    if len(held) <= _HELD_MAX:
+        asked[get.id] = Asked(peer.world.scheduler.time, held)

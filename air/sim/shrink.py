@@ -65,6 +65,7 @@ class _Shrinker:
             {"full": 0.0},
             {"partition": 0.0},
             {"tight": False},
+            {"wire": "gun"},
             {"bandwidth": Options().bandwidth},
         ):
             options = replace(self._best.options, **change)

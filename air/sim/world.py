@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from air.model.cell import Cell
 from air.sim.air_peer import AirPeer
+from air.sim.causes import Causes
 from air.sim.dice import Dice
 from air.sim.gun_client import GunClient
 from air.sim.gun_json import messages, read_cells
@@ -20,6 +21,7 @@ from air.sim.oracle import Asked, Oracle, Violated
 from air.sim.plan import Fault, Options, PeerPlan, Plan, draw
 from air.sim.schedule import Scheduler
 from air.sim.script import Action, View, values
+from air.sim.session import Keys, SimSession
 
 __all__ = ["Report", "World", "run"]
 
@@ -68,6 +70,16 @@ class World:
         if plan.faultless:
             self.oracle.crossed = {}
         self.ending = False
+        self.native = any(any(peer.native) for peer in plan.peers)
+        """Some links speak the native wire."""
+        self.keys: list[Keys | None] = [
+            Keys(Dice(options.seed, "keys", index)) if self.native and peer.kind != "gun" else None
+            for index, peer in enumerate(plan.peers)
+        ]
+        self.pieces = Dice(options.seed, "pieces")
+        doors = sum(peer.kind == "air" for peer in plan.peers)
+        lies = any(peer.kind == "liar" and any(peer.native) for peer in plan.peers)
+        self.causes = Causes(self.oracle, len(plan.peers), doors, trusted=not lies)
         self.cuts = 0
         """Connections that Air ended because of how the other end behaved."""
         self.souls = sorted({action.soul for action in plan.actions if action.soul})
@@ -243,6 +255,18 @@ class World:
             if "put" in message and "@" not in message:
                 cells = read_cells(message["put"])
                 self.oracle.pushed(source if dialer else target, target if dialer else source, cells)
+
+    def lied(self, session: SimSession, cells: Sequence[Cell]) -> None:
+        """What a liar says on a native connection was written by it: bytes that are said once more there may
+        mean something else."""
+        if self.plan.peers[session.end.remote].kind == "liar":
+            self.oracle.wrote(session.end.remote, cells)
+
+    def crossed(self, session: SimSession, cells: Sequence[Cell]) -> None:
+        """Cells have come over a native connection, live or in a comparison."""
+        end = session.end
+        dialer, dialled = (end.host, end.remote) if session.dialer else (end.remote, end.host)
+        self.oracle.pushed(dialer, dialled, cells, most=2)
 
     def count_put(self, client: GunClient, cells: Sequence[Cell]) -> None:
         self.oracle.pushed(client.index, client.plan.dials[0], cells)

@@ -16,6 +16,9 @@ from air.store.memory import Memory, select
 from air.sync.exchange import Exchange, ExchangeConfig
 from air.sync.gun.limits import GunLimits
 from air.sync.gun.reader import read_message
+from air.sync.repair.initiator import Initiator
+from air.sync.repair.messages import FrameCodec
+from air.sync.repair.responder import Responder
 from tests.peers import Peer
 
 NOW = 1_700_000_000_000
@@ -215,3 +218,44 @@ def test_pages_that_waited_for_a_slow_reader_come_when_it_has_read() -> None:
         made.drained(link)
     assert [len(answer.cells()) for answer in port.messages] == [1024, 1024, 952]
     assert [answer.more for answer in port.messages] == [True, True, False]
+
+
+def test_each_pass_of_a_comparison_has_a_salt_of_its_own() -> None:
+    # What passes for equal by chance in one pass must not do so in the next.
+    here, there = Memory(2**30, authoritative=True), Memory(2**30, authoritative=True)
+    there.merge([cell("v", NOW, f"k{number}") for number in range(5)])
+    asking, asked, codec = Initiator(b"\x07" * 16), Responder(), FrameCodec()
+    salts: list[bytes] = []
+    for _ in range(100):
+        for side, other, store in ((asking, asked, here), (asked, asking, there)):
+            while side.busy:
+                side.work(store)
+            while (taken := side.take_received()) is not None:
+                store.merge(taken[0])
+                side.merged(taken[2])
+            for frame in side.take_output():
+                other.receive(frame)
+                if side is asking and (opening := codec.decode(frame).opening) is not None:
+                    salts.append(opening.salt)
+    assert asking.equal
+    assert asking.passes > 1
+    assert len(set(salts)) == len(salts) == asking.passes
+
+
+def test_a_pass_of_a_comparison_does_not_end_while_cells_are_on_their_way_to_the_disk() -> None:
+    here, there = Memory(2**30, authoritative=True), Memory(2**30, authoritative=True)
+    there.merge([cell("v", NOW, f"k{number}") for number in range(5)])
+    asking, asked = Initiator(b"\x07" * 16), Responder()
+    taken = 0
+    for _ in range(20):
+        for side, other, store in ((asking, asked, here), (asked, asking, there)):
+            for _ in range(20):
+                if side.busy:
+                    side.work(store)
+            for frame in side.take_output():
+                other.receive(frame)
+        received = asking.take_received()
+        taken += 0 if received is None else len(received[0])
+    assert taken == 5
+    assert asking.passes == 1
+    assert not asking.done

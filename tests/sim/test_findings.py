@@ -9,17 +9,22 @@ import pytest
 
 from air.base.clock import Now
 from air.base.env import Env
+from air.base.keys import Identity
 from air.base.metrics import Counters
+from air.graph.effects import Persist
 from air.graph.engine import EngineConfig
 from air.graph.mesh import Role
 from air.graph.upstream import UpstreamConfig
 from air.model import Ack, Answer, Cell, Get, Put
-from air.node.config import Config, GunConfig, NodeConfig, StoreConfig
+from air.node.config import Config, GunConfig, NativeConfig, NodeConfig, StoreConfig
+from air.node.native import Native
 from air.node.relay import Relay
 from air.store.api import Page
 from air.store.memory import Memory
 from air.sync.exchange import Exchange, ExchangeConfig
 from air.sync.local import Watcher
+from air.sync.native.session import PeerLink
+from air.sync.repair.config import Summary
 from air.transport.websocket import WebSocketConfig
 from tests.peers import Peer
 
@@ -190,3 +195,48 @@ def test_the_engine_is_looked_after_although_nothing_was_due_when_its_clock_went
     idle, sent = anyio.run(naps)
     assert idle <= 10
     assert sent <= 1
+
+
+def test_an_edit_that_lost_to_what_memory_holds_comes_to_the_store_for_its_journal() -> None:
+    peer = Peer()
+    peer.attach(1)
+    peer.attach(7, Role.PEER, "peer-b")
+    peer.say(1, Get("g", "s"))
+    peer.settle()
+    peer.say(1, Put("p", [cell("ours", NOW - 5)]))
+    peer.settle()
+    peer.heard(1)
+    peer.say(7, Put("q", [cell("theirs", NOW - 9)], marks=[(("peer-b", 1),)]))
+    [persist] = [job for job in peer.jobs if isinstance(job, Persist)]
+    assert (persist.cells, persist.marks) == ([cell("theirs", NOW - 9)], [(("peer-b", 1),)])
+    peer.settle()
+    assert [m for m in peer.heard(1) if isinstance(m, Put)] == []
+    assert peer.disk.read("s").fields["k"] == ("ours", NOW - 5)
+
+
+@pytest.mark.anyio
+async def test_what_is_dropped_after_the_first_comparison_is_compared_too_and_not_an_hour_later(
+    tmp_path: Path,
+) -> None:
+    config = Config(node=NodeConfig(data=tmp_path), gun=GunConfig(port=0), store=StoreConfig(engine="memory"))
+    compared: list[object] = []
+
+    async def with_peer(host: object, peer: object) -> Summary:
+        compared.append(peer)
+        return Summary(0, 0, 1, 0, 0, 0.0, equal=True)
+
+    async with Relay(config) as relay:
+        native = Native(relay.hub, Identity.generate(), NativeConfig(listen=()), relay.hub.env, Counters())
+        native.repair.with_peer = with_peer  # type: ignore[assignment]
+        async with native.running():
+            for outbound in (True, False):
+                compared.clear()
+                entry = PeerLink(Identity.generate().peer_id, None, 1, "", outbound)  # type: ignore[arg-type]
+                native._met(entry)
+                for dropped in range(3):
+                    with anyio.fail_after(5):
+                        while len(compared) < dropped + outbound:
+                            await anyio.sleep(0.001)
+                    entry.overflows += 1
+                    native._met(entry)
+                entry.ended.set()

@@ -33,4 +33,42 @@ FAILED: list[tuple[int, int, str]] = [
 @pytest.mark.parametrize(("peers", "seed", "story"), FAILED, ids=[f"{p}-{s}" for p, s, _ in FAILED])
 def test_a_seed_that_failed_once(peers: int, seed: int, story: str) -> None:
     assert story
-    check(chaotic(peers, seed))
+    check(chaotic(peers, seed, wire="gun"))
+
+
+FAILED_NATIVE: list[tuple[int, int, str, str]] = [
+    # peers, seed, wire, what was wrong
+    (
+        5,
+        30,
+        "mixed",
+        "an edit that lost against what memory held never came to the disk, so no journal told of it",
+    ),
+    (5, 39, "mixed", "the same on a star"),
+    (5, 66, "native", "the same in a mesh of native links only"),
+    (5, 68, "native", "the same with clocks ten minutes off"),
+    (
+        5,
+        3139,
+        "mixed",
+        "what was dropped for a peer after the first comparison was not compared before an hour was over",
+    ),
+    (5, 3175, "mixed", "the same in a mesh"),
+    (5, 3229, "mixed", "the same on a star"),
+    (
+        5,
+        4325,
+        "mixed",
+        "each pass of a comparison held what is not due once more, until there was no room for the rest",
+    ),
+    (5, 978, "mixed", "the judge took several edits of one field in one batch for one: they share a dot"),
+    (5, 983, "mixed", "the same with liars"),
+]
+
+
+@pytest.mark.parametrize(
+    ("peers", "seed", "wire", "story"), FAILED_NATIVE, ids=[f"{p}-{s}-{w}" for p, s, w, _ in FAILED_NATIVE]
+)
+def test_a_seed_with_native_links_that_failed_once(peers: int, seed: int, wire: str, story: str) -> None:
+    assert story
+    check(chaotic(peers, seed, wire=wire))

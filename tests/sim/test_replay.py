@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 
-from air.sim.plan import Options, chaotic, draw
+import pytest
+
+from air.sim.plan import WIRES, Options, chaotic, draw
 from air.sim.world import World, run
 from tests.sim.seeds import share
 
@@ -32,8 +34,22 @@ def test_a_seed_has_the_same_trace_in_every_process() -> None:
     assert traces("2", runs) == first
 
 
-def test_a_seed_has_the_same_trace_twice_in_one_process() -> None:
-    options = chaotic(6, 77)
+def test_most_of_the_runs_that_are_replayed_have_native_links() -> None:
+    plans = [draw(chaotic(5, seed)) for seed in range(501, 501 + share(50, 10))]
+    assert sum(World(plan).native for plan in plans) > len(plans) / 2
+
+
+def test_a_seed_with_encrypted_links_has_the_same_trace_twice() -> None:
+    seeds = (
+        seed for seed in range(1, 100) if any(p.noise and any(p.native) for p in draw(chaotic(5, seed)).peers)
+    )
+    options = chaotic(5, next(seeds))
+    assert run(options).trace == run(options).trace
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_seed_has_the_same_trace_twice_in_one_process(wire: str) -> None:
+    options = chaotic(6, 77, wire=wire)
     assert run(options).trace == run(options).trace
 
 

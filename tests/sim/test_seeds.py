@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from air.sim.plan import TOPOLOGIES, Options, chaotic
+from air.sim.plan import TOPOLOGIES, WIRES, Options, chaotic
 from air.sim.workloads import WORKLOADS
 from tests.sim.seeds import FULL, check, share
 
 _PART = 25
-SMALL = share(1_000, 150)
-LARGE = share(20, 2)
+SMALL = share(1_000, 400)
+LARGE = share(20, 6)
 
 
 @pytest.mark.parametrize("first", range(1, SMALL + 1, _PART))
@@ -29,12 +31,13 @@ def test_two_hundred_peers() -> None:
     check(chaotic(200, 1))
 
 
+@pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("workload", sorted(WORKLOADS))
 def test_without_faults_nothing_is_said_again_and_again_and_all_agree_at_once(
-    workload: str, topology: str
+    workload: str, topology: str, wire: str
 ) -> None:
-    report = check(Options(peers=6, seed=4, workload=workload, topology=topology, minutes=0.4))
+    report = check(Options(peers=6, seed=4, workload=workload, topology=topology, minutes=0.4, wire=wire))
     assert report.converged_s is not None
     # Whoever is offline by plan is a fault of the workload's own.
     if workload not in ("churn", "offline"):
@@ -54,9 +57,8 @@ def test_without_faults_nothing_is_said_again_and_again_and_all_agree_at_once(
     ],
     ids=["partition", "loss", "skew", "crash", "full", "liars", "tight"],
 )
+@pytest.mark.parametrize("wire", ["gun", "native"])
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_each_fault_by_itself(options: Options, topology: str) -> None:
-    from dataclasses import replace
-
-    for seed in range(1, share(20, 3) + 1):
-        check(replace(options, seed=seed, topology=topology))
+def test_each_fault_by_itself(options: Options, topology: str, wire: str) -> None:
+    for seed in range(1, share(20, 2) + 1):
+        check(replace(options, seed=seed, topology=topology, wire=wire))
