@@ -123,10 +123,11 @@ class Native:
         return (await self.node.dial(Multiaddr(address))).peer
 
     def _met(self, entry: PeerLink) -> None:
-        """A link to a peer that holds everything has opened, or has had to drop what waited."""
+        """A link to a peer that holds everything has opened, or it lacks something that it was told."""
         # Whoever dialled compares; after an overflow it is who dropped something.
         if entry.overflows:
-            self._tasks.start_soon(self._make_equal, entry)
+            if entry not in self._comparing:
+                self._tasks.start_soon(self._make_equal, entry)
         elif entry.outbound:
             self._tasks.start_soon(self._keep_equal, entry)
 

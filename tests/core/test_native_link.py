@@ -275,6 +275,17 @@ def test_what_is_too_much_for_a_peer_is_dropped_and_must_be_repaired() -> None:
     assert [put.cells for put in free(pair)] == [[cell("later")]]
 
 
+def test_what_the_disk_of_a_peer_has_refused_must_be_repaired_and_what_it_never_takes_not() -> None:
+    for error, repair in (("store.full: no space", True), ("graph.future-state: far ahead", False)):
+        pair = Pair()
+        pair.near.send(Put("p", [cell("a")]))
+        pair.pump()
+        [put] = pair.take(pair.far, Put)
+        pair.far.send(Ack("x", put.id, error))
+        pair.pump()
+        assert pair.near.needs_repair is repair
+
+
 def test_what_is_too_much_for_anybody_else_ends_the_link() -> None:
     pair = blocked(everything=False, outbox_bytes_max=1000)
     with pytest.raises(LimitReached) as caught:

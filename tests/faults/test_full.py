@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import anyio
 import pytest
 
 from tests.faults.daemon import Client, Daemon
+from tests.stack.daemons import Daemon as Neighbour
 
 pytestmark = [pytest.mark.faults, pytest.mark.anyio]
 
@@ -110,3 +112,33 @@ async def test_a_small_file_system_that_is_full_and_then_has_room(small: Path) -
         ballast.write_bytes(bytes(2_500_000))
 
     await starved(small / "data", take, lambda _: ballast.unlink())
+
+
+async def test_a_peer_whose_disk_was_full_gets_what_it_refused_once_there_is_room(tmp_path: Path) -> None:
+    small = Neighbour(tmp_path / "small", "--listen", "/ip4/127.0.0.1/tcp/0")
+    large = Neighbour(
+        tmp_path / "large", "--listen", "/ip4/127.0.0.1/tcp/0", "--set", f"native.peers={small.native}"
+    )
+    try:
+        client = await Client.dial(large.url)
+        now = time.time() * 1000 - 10_000
+        assert (await client.put("before", {"k": 1}, now))["ok"]
+        await until(lambda: small.call("GET", "/v1/node", soul="before"), 15)
+        resource.prlimit(small.process.pid, resource.RLIMIT_FSIZE, (900_000, resource.RLIM_INFINITY))
+        for number in range(30):
+            assert (await client.put(f"much/{number}", BATCH, now))["ok"]
+        await until(lambda: small.metric("air_store_refusing") == 1, 30)
+        resource.prlimit(small.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+        def equal() -> bool:
+            # Reading from the small one would ask the other for what is missing.
+            with suppress(AssertionError):
+                left = large.call("POST", "/v1/sync", peer=small.peer, dry_run="true")
+                return bool(left["equal"] and left["sent"] == 0)
+            return False
+
+        await until(equal, 60)
+        await client.aclose()
+    finally:
+        small.process.kill()
+        large.process.kill()

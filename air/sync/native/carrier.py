@@ -76,13 +76,17 @@ class Carrier:
         return self.link.queued_bytes
 
     def queue(self, messages: list[Any]) -> None:
-        link = self.link
         for message in messages:
             try:
-                link.send(message)
+                self.link.send(message)
             except LimitReached as error:
                 self.cut(error)
                 return
+        self._look_for_gaps()
+
+    def _look_for_gaps(self) -> None:
+        """Have the two compared once the other side lacks something that it was to have."""
+        link = self.link
         if link.needs_repair:
             link.needs_repair = False
             self._overflowed(self)
@@ -146,6 +150,7 @@ class Carrier:
                 if clock.now().monotonic - began.monotonic > self._config.slice_seconds:
                     await self._pause()
                     began = clock.now()
+            self._look_for_gaps()
             await self._pause()
 
     async def _receive(self) -> bytes:

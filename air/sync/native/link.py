@@ -94,7 +94,7 @@ class NativeLink:
         self.hello: Hello | None = None
         """What the other side has said of itself."""
         self.needs_repair = False
-        """More waited for this peer than may wait: it was dropped, and the two must be compared."""
+        """More waited for this peer than may wait, or its disk was full: the two must be compared."""
         self._reader = FrameReader(config.limits.wire_bytes_max)
         self._expander = Expander(config.zstd)
         self._intake, self._outlet = Intake(config, expected), Outlet(config, own)
@@ -178,6 +178,9 @@ class NativeLink:
             if not 0 < number <= receipts.last:
                 raise Violation("an ack of what was never sent", code="native.ack", fatal=True)
             done = receipts.acknowledged(number, taken=acked.error is None)
+            if acked.error is not None and acked.error.startswith("store.") and self.role is Role.PEER:
+                # Its disk could not keep it today. Nothing is owed to a peer; comparing finds what it lacks.
+                self.needs_repair = True
             if done is None:
                 self.rates.idled()
                 continue

@@ -46,7 +46,7 @@ class PeerLink:
     ended: anyio.Event = field(default_factory=anyio.Event)
     """Set when the link is no more."""
     overflows: int = 0
-    """Times that more waited for this peer than may wait, and was dropped: the two must be compared."""
+    """Times that it lacked something that it was to have: the two must be compared."""
 
 
 class GraphSync:
@@ -78,7 +78,7 @@ class GraphSync:
             "air_native_cells_in_total": "Cells received on native links.",
             "air_native_cells_out_total": "Cells sent on native links.",
             "air_native_coalesced_total": "Cells never sent, because a newer one of their field was.",
-            "air_native_overflows_total": "Times that too much waited for a peer and was dropped.",
+            "air_native_overflows_total": "Times that a peer lacked something and had to be compared with.",
             "air_native_too_large_total": "Cells that the other side had no room for.",
         }.items():
             counters.describe(name, help)
@@ -278,7 +278,7 @@ class GraphSync:
 
     def _overflowed(self, carrier: Carrier) -> None:
         self._hub.counters.add("air_native_overflows_total")
-        log.warning("too much waited for a peer", extra={"link": carrier.id, "peer": carrier.peer})
+        log.warning("a peer lacks what it was to have", extra={"link": carrier.id, "peer": carrier.peer})
         entry = self._entry(carrier)
         if entry is not None:
             entry.overflows += 1
