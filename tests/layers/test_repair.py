@@ -26,7 +26,7 @@ from air.security.noise import Noise
 from air.store.api import RangeSource
 from air.store.sqlite import Sqlite, SqliteConfig
 from air.swarm.stream import Stream
-from air.sync.repair.config import RepairConfig
+from air.sync.repair.config import CREDIT_CELLS, RepairConfig
 from air.sync.repair.session import PROTOCOL, Repair, RepairServiceConfig
 from air.transport.memory_transport import Memory, MemoryNetwork
 from tests.repair_peers import Cells
@@ -260,7 +260,8 @@ async def test_a_connection_that_breaks_in_the_middle_loses_nothing_and_the_next
         session = await a.dial(b.addresses[0])
         assert session.peer == b.peer
         summary = await one.repair.with_peer(a.swarm, b.peer)
-    assert summary.received == 30_000 - kept
+    # What is under way when the range is compared once more may come twice, and nothing else does.
+    assert 30_000 - kept <= summary.received <= 30_000 - kept + CREDIT_CELLS
     assert one.held.graph == other.held.graph
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 
 from air.daemon.simulate import command
-from air.sim.plan import Options
+from air.sim.plan import Options, chaotic
 from air.sim.world import Report, run
 
-__all__ = ["FULL", "check", "share"]
-
-FULL = os.environ.get("AIR_SIM_SEEDS") == "full"
-"""All of what the suite promises: 1,000 seeds at 5 peers, 20 at 50, 1 at 200; 50 replays."""
+__all__ = ["check", "check_all", "share"]
 
 
-def share(full: int, usual: int) -> int:
-    """``AIR_SIM_SEEDS`` is ``full``, or a factor for the usual number."""
-    factor = os.environ.get("AIR_SIM_SEEDS", "1")
-    return full if factor == "full" else max(1, int(usual * float(factor)))
+def share(usual: int) -> int:
+    """How many to run of what the suite promises; ``AIR_SIM_SEEDS`` is a factor, such as 0.1."""
+    return max(1, int(usual * float(os.environ.get("AIR_SIM_SEEDS", "1"))))
+
+
+def check_all(peers: int, first: int, last: int) -> None:
+    """Check the seeds from ``first`` to ``last`` with any mixture of faults."""
+    for seed in range(first, last + 1):
+        check(chaotic(peers, seed))
 
 
 def check(options: Options) -> Report:

@@ -28,14 +28,14 @@ def traces(hash_seed: str, runs: int) -> list[tuple[str, int, int]]:
 
 
 def test_a_seed_has_the_same_trace_in_every_process() -> None:
-    runs = share(50, 10)
+    runs = share(50)
     first = traces("1", runs)
     assert len({trace for trace, _, _ in first}) == runs
     assert traces("2", runs) == first
 
 
 def test_most_of_the_runs_that_are_replayed_have_native_links() -> None:
-    plans = [draw(chaotic(5, seed)) for seed in range(501, 501 + share(50, 10))]
+    plans = [draw(chaotic(5, seed)) for seed in range(501, 501 + share(50))]
     assert sum(World(plan).native for plan in plans) > len(plans) / 2
 
 

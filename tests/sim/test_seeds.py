@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
+from typing import TypeAlias
 
 import pytest
 
-from air.sim.plan import TOPOLOGIES, WIRES, Options, chaotic
+from air.sim.plan import TOPOLOGIES, WIRES, Options
 from air.sim.workloads import WORKLOADS
-from tests.sim.seeds import FULL, check, share
+from tests.sim.seeds import check, check_all, share
+
+Runs: TypeAlias = Mapping[tuple[int, int], Future[None]]
 
 _PART = 25
-SMALL = share(1_000, 400)
-LARGE = share(20, 6)
+SMALL = share(1_000)
+LARGE = share(20)
+HUGE = share(1)
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Runs]:
+    """All of the many seeds, begun at once on all cores, the longest first; by peers and first seed."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        parts = [(200, seed, seed) for seed in range(1, HUGE + 1)]
+        parts += [(50, seed, seed) for seed in range(1, LARGE + 1)]
+        parts += [(5, seed, min(seed + _PART - 1, SMALL)) for seed in range(1, SMALL + 1, _PART)]
+        yield {(peers, first): pool.submit(check_all, peers, first, last) for peers, first, last in parts}
+        pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("first", range(1, SMALL + 1, _PART))
-def test_five_peers_with_any_mixture_of_faults(first: int) -> None:
-    for seed in range(first, min(first + _PART, SMALL + 1)):
-        check(chaotic(5, seed))
+def test_five_peers_with_any_mixture_of_faults(runs: Runs, first: int) -> None:
+    runs[5, first].result()
 
 
 @pytest.mark.parametrize("seed", range(1, LARGE + 1))
-def test_fifty_peers_with_any_mixture_of_faults(seed: int) -> None:
-    check(chaotic(50, seed))
+def test_fifty_peers_with_any_mixture_of_faults(runs: Runs, seed: int) -> None:
+    runs[50, seed].result()
 
 
-@pytest.mark.skipif(not FULL, reason="half a minute; AIR_SIM_SEEDS=full")
-def test_two_hundred_peers() -> None:
-    check(chaotic(200, 1))
+@pytest.mark.parametrize("seed", range(1, HUGE + 1))
+def test_two_hundred_peers(runs: Runs, seed: int) -> None:
+    runs[200, seed].result()
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -60,5 +77,5 @@ def test_without_faults_nothing_is_said_again_and_again_and_all_agree_at_once(
 @pytest.mark.parametrize("wire", ["gun", "native"])
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_each_fault_by_itself(options: Options, topology: str, wire: str) -> None:
-    for seed in range(1, share(20, 2) + 1):
+    for seed in range(1, share(2) + 1):
         check(replace(options, seed=seed, topology=topology, wire=wire))
