@@ -49,6 +49,7 @@ _LEGEND = (
     ("#1f6feb", "data"),
     ("#8c959f", "question"),
     ("#2da44e", "ack"),
+    ("#c9b458", "bytes of a native link, or anything else"),
     ("#b3261e", "refusal, crash, cut, violation"),
     ("#f4b400", "split"),
     ("#6f42c1", "disk full"),
