@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -108,7 +109,7 @@ async def links(
     return found
 
 
-class Live(Generic[T]):
+class Live(ABC, Generic[T]):
     """A live view, as an asynchronous iterator: what is there first, then what becomes of it, without end.
 
     ``async for`` over it ends with whatever interrupts the loop. To take from it now and then, or with time
@@ -163,8 +164,9 @@ class Live(Generic[T]):
         _watch(lookout, self._follow)
         return lookout
 
+    @abstractmethod
     async def _next(self, lookout: Lookout) -> T:
-        raise NotImplementedError
+        """The next one, waited for."""
 
     def close(self) -> None:
         """End it. Again: nothing happens."""

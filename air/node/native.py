@@ -168,9 +168,6 @@ class Native:
         while not entry.ended.is_set():
             overflows = entry.overflows
             try:
-                # In slices, so that others get their turn at the store.
-                while await self._refresh():
-                    pass
                 summary = await self.repair.with_peer(self.node.swarm, entry.peer)
             except AirError as error:
                 log.info("not compared", extra={"peer": str(entry.peer), "code": error.code})

@@ -59,15 +59,19 @@ class SimDisk:
         meta: Mapping[str, bytes] | None = None,
         marks: Sequence[Mark | None] | None = None,
     ) -> dict[int, Cell]:
-        self.lag = 0.0
-        if self.full:
-            self._oracle.turned_away.update(cells)
-            raise Full("no space left", code="store.full")
-        before = [self.get(cell.soul, cell.key) for cell in cells]
+        before = self.admit(cells)
         kept = self.cells.write(cells)
         self.meta.update(meta or {})
         self._oracle.stored(self._peer, cells, before, self.get)
         return kept
+
+    def admit(self, cells: Sequence[Cell]) -> list[Cell | None]:
+        """What the fields of a write hold before it. Raises Full when there is no room."""
+        self.lag = 0.0
+        if self.full:
+            self._oracle.turned_away.update(cells)
+            raise Full("no space left", code="store.full")
+        return [self.get(cell.soul, cell.key) for cell in cells]
 
     def get(self, soul: Soul, key: Key) -> Cell | None:
         node = self.cells.node(soul)

@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from air.base.errors import Full
 from air.base.varint import encode_varint
 from air.model.cell import Cell, Key, Soul
 from air.model.mark import Mark
@@ -85,11 +84,7 @@ class MarkedDisk(SimDisk):
         meta: Mapping[str, bytes] | None = None,
         marks: Sequence[Mark | None] | None = None,
     ) -> dict[int, Cell]:
-        self.lag = 0.0
-        if self.full:
-            self._oracle.turned_away.update(cells)
-            raise Full("no space left", code="store.full")
-        before = [self.get(cell.soul, cell.key) for cell in cells]
+        before = self.admit(cells)
         dot: Mark = ()
         coded = b""
         if cells and (marks is None or None in marks):

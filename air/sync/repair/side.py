@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final
 
@@ -31,7 +32,7 @@ ALIVE_REFRESHES: Final = 128
 """Times after which the other side is told that this one is at work: some seconds."""
 
 
-class Side:
+class Side(ABC):
     """What both sides do: frames, cells and ceilings.
 
     Frames go in by :meth:`receive`; :meth:`work` looks into the store, on whichever thread that lives;
@@ -71,8 +72,9 @@ class Side:
                 raise LimitReached("much talk about few cells", code="repair.talk", fatal=True)
         self._take(frame)
 
+    @abstractmethod
     def _take(self, frame: Frame) -> None:
-        raise NotImplementedError
+        """What a frame without cells, or beside them, says."""
 
     def take_output(self) -> list[bytes]:
         """Frames to send, without their lengths, in this order."""
