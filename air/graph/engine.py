@@ -487,7 +487,9 @@ class Engine:
             return
         state = self.near.links[asker]
         if state.role is not Role.LOCAL:
-            out.append(Send((asker,), Answer(self._ids(), answer.re, answer.nodes, answer.more)))
+            # gun.js takes an answer whose state is as new as its own without comparing texts (its `miss`).
+            nodes = [(soul, self.memory.newest(soul, fields)) for soul, fields in answer.nodes]
+            out.append(Send((asker,), Answer(self._ids(), answer.re, nodes, answer.more)))
             return
         # Other peers merge what they are answered. A reader in this program does not, so it gets what the
         # graph has made of the answer, and nothing that is old or not due yet.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from sys import intern
 
 from air.base.errors import Misuse
-from air.model.cell import Cell, Key, Soul, State
+from air.model.cell import Cell, Fields, Key, Soul, State
 from air.model.ham import wins
 from air.model.lex import ALL, Lex, cost
 from air.model.mark import Mark
@@ -141,6 +141,17 @@ class Memory:
             else:
                 kept[index] = Cell(soul, key, *known)
         return kept
+
+    def newest(self, soul: Soul, fields: Fields) -> Fields:
+        """``fields`` of a node, each as it is in memory where that wins."""
+        node = self.node(soul)
+        if node is None:
+            return fields
+        known = node.fields
+        return {
+            key: known[key] if key in known and not wins(*pair, *known[key]) else pair
+            for key, pair in fields.items()
+        }
 
     def drop(self, soul: Soul) -> None:
         """Forget a node."""

@@ -416,6 +416,24 @@ def test_an_answer_of_a_dialled_peer_reaches_the_asker_and_the_disk(peer: Peer) 
     assert answered(peer, 1) == []
 
 
+def test_an_answer_goes_on_with_what_is_known_to_be_newer(peer: Peer) -> None:
+    """Also where only the text decides: gun.js takes any answer whose state is as new as its own (`miss`)."""
+    peer.attach(7, Role.OUTBOUND, "up")
+    peer.say(1, Get("q", "node"))
+    peer.settle()
+    peer.say(1, put("p", cell("node", "tie", "near", NOW - 10), cell("node", "late", "near", NOW - 5)))
+    peer.settle()
+    peer.heard(1)
+    pairs = {"tie": ("far", NOW - 10), "late": ("far", NOW - 10), "other": ("far", NOW - 10)}
+    peer.say(7, Answer("x", "q", [("node", pairs)]))
+    peer.settle()
+    assert sorted(answered(peer, 1)[0]) == [
+        cell("node", "late", "near", NOW - 5),
+        cell("node", "other", "far", NOW - 10),
+        cell("node", "tie", "near", NOW - 10),
+    ]
+
+
 def test_what_was_written_while_a_dialled_peer_was_away_is_sent_until_it_acknowledges(peer: Peer) -> None:
     peer.attach(7, Role.OUTBOUND, "up")
     peer.engine.detach(7)
