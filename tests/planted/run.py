@@ -143,6 +143,8 @@ def check(scratch: Path, level: str) -> tuple[bool, float, str]:
         return True, time.monotonic() - started, "does not end"
     seconds = time.monotonic() - started
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR tests"))]
+    if any(line.startswith("ERROR tests") and "::" not in line for line in failed):
+        raise SystemExit(f"the suite cannot be loaded, which catches nothing:\n{done.stdout[-2000:]}")
     why = failed[0].split("::", 1)[-1][:90] if failed else (done.stdout + done.stderr)[-200:]
     return done.returncode != 0, seconds, why
 
