@@ -117,6 +117,10 @@ class MuxedConn(Protocol):
         """
         ...
 
+    async def abort(self) -> None:
+        """Cut the connection at once, without a word to a peer that would not hear it. May be repeated."""
+        ...
+
     @property
     def error(self) -> AirError | None:
         """How the connection ended; None while it has not."""

@@ -12,7 +12,7 @@ from air.base.errors import AirError, Closed, Misuse, Reset
 from air.mux.api import Priority, ResetCode
 from air.mux.events import Cut, Data, Event, MuxCore, Opened
 from air.mux.stream import CoreStream
-from air.transport.api import ByteStream
+from air.transport.api import ByteStream, can_send_now
 
 __all__ = ["ConnConfig", "CoreConn"]
 
@@ -52,6 +52,7 @@ class CoreConn:
         "_error",
         "_inbound",
         "_intake",
+        "_lone",
         "_output",
         "_over",
         "_place",
@@ -79,6 +80,8 @@ class CoreConn:
         self._error: AirError | None = None
         self._scope: anyio.CancelScope | None = None
         self._ran = self._closing = self._read_over = self._write_over = self._over = False
+        self._lone = False
+        """What was read last concerns one stream, and nothing was written at once since then."""
         self._writing_since: float | None = None
         self._target = 0.0
         # Each is made by whoever waits, and set and thrown away by whoever has news.
@@ -147,6 +150,15 @@ class CoreConn:
                 await self._changed()
         self._scope.cancel()
 
+    async def abort(self) -> None:
+        self._closing = True
+        self._lose(Reset("the connection was cut on this side"))
+        if self._scope is not None:
+            self._scope.cancel()
+            return
+        with anyio.CancelScope(shield=True):
+            await self._stream.aclose()
+
     async def run(self) -> None:
         if self._ran:
             raise Misuse("a connection runs once")
@@ -193,7 +205,7 @@ class CoreConn:
     def stir(self) -> None:
         """Look at what a call has changed: output for the writer, perhaps the end."""
         core = self._core
-        if self._output is not None and core.has_output:
+        if self._output is not None and core.has_output and not (self._lone and self._write_now()):
             self._output.set()
             self._output = None
         if core.ended is not None and self._error is None:
@@ -307,10 +319,26 @@ class CoreConn:
                 return
             self._apply(core.tick(now))
 
+    def _write_now(self) -> bool:
+        """Write in the place of the task that writes, which rests; False when it must do it.
+
+        To wake that task takes longer than a small write. It pays where many streams have something to say,
+        as one write serves them all. So only the first answer to a message that came alone goes out so.
+        """
+        core, stream = self._core, self._stream
+        self._lone = False
+        if not can_send_now(stream):
+            return False
+        stream.send_now(core.take_output(self._config.write_bytes))  # type: ignore[attr-defined]
+        if self.waiting:
+            self._wake_senders()
+        return not core.has_output and self._intake is None and self._change is None
+
     # What has happened
 
     def _apply(self, events: Sequence[Event]) -> None:
         held = self.held
+        self._lone = len(events) == 1
         for event in events:
             if type(event) is Data:
                 stream = held.get(event.key)

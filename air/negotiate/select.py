@@ -10,7 +10,7 @@ import anyio
 from air.base.env import Env
 from air.base.errors import AirError, Closed, Misuse, Reset, Violation
 from air.negotiate.multistream import Agreed, Dialer, Listed, Listener, MultistreamConfig
-from air.transport.api import ByteStream
+from air.transport.api import ByteStream, can_send_now
 
 __all__ = ["LazyStream", "Negotiated", "RestStream", "answer", "ask_list", "propose", "propose_lazily"]
 
@@ -46,6 +46,13 @@ class RestStream(Generic[StreamT]):
     async def send_many(self, pieces: Iterable[Piece], /) -> None:
         """All pieces as one write, uncopied where the stream below can do that."""
         await _send_many(self.inner, pieces)
+
+    @property
+    def can_send_now(self) -> bool:
+        return can_send_now(self.inner)
+
+    def send_now(self, pieces: Sequence[Piece], /) -> None:
+        self.inner.send_now(pieces)  # type: ignore[attr-defined]
 
     async def send_eof(self) -> None:
         await self.inner.send_eof()
@@ -104,6 +111,13 @@ class LazyStream(Generic[StreamT]):
             await _send_many(self.inner, pieces)
         else:
             await self.send(b"".join(pieces))
+
+    @property
+    def can_send_now(self) -> bool:
+        return self._core is None and can_send_now(self.inner)
+
+    def send_now(self, pieces: Sequence[Piece], /) -> None:
+        self.inner.send_now(pieces)  # type: ignore[attr-defined]
 
     async def confirm(self) -> None:
         """Wait for the answer. Does nothing when it is known. One task at a time, as with ``receive``.

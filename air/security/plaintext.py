@@ -18,7 +18,7 @@ from air.codec.frame import FrameReader, encode_frame
 from air.pb import plaintext_pb2 as pb
 from air.security.api import Piece, SecureConn
 from air.security.handshake import handshaking
-from air.transport.api import ByteStream
+from air.transport.api import ByteStream, can_send_now
 
 __all__ = ["Plaintext", "PlaintextConn"]
 
@@ -74,6 +74,13 @@ class PlaintextConn:
 
     async def send_many(self, pieces: Iterable[Piece], /) -> None:
         await self._conn.send(b"".join(pieces))
+
+    @property
+    def can_send_now(self) -> bool:
+        return can_send_now(self._conn)
+
+    def send_now(self, pieces: Iterable[Piece], /) -> None:
+        self._conn.send_now([b"".join(pieces)])  # type: ignore[attr-defined]
 
     async def send_eof(self) -> None:
         await self._conn.send_eof()

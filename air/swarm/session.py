@@ -181,6 +181,12 @@ class Session:
             self.reason = reason
         await self._muxed.aclose(_GO_AWAY.get(reason, 0))
 
+    async def abort(self, reason: str) -> None:
+        """End at once and without a goodbye, because the peer is not there to hear it. May be repeated."""
+        if not self.reason:
+            self.reason = reason
+        await self._muxed.abort()
+
     def release(self) -> None:
         """For the swarm: stop counting the connection."""
         self._hold.release()

@@ -20,7 +20,7 @@ from air.base.errors import AirError, Closed, Denied, Reset
 from air.base.keys import Identity
 from air.base.peer_id import PeerId
 from air.security.api import SecureConn, Security
-from air.transport.api import ByteStream
+from air.transport.api import ByteStream, can_send_now
 
 __all__ = ["CHECKS", "PairFactory", "check_security"]
 
@@ -186,6 +186,9 @@ async def bytes_go_both_ways(scene: _Scene) -> None:
             assert await _take(b, size) == data, f"{size} bytes did not arrive as they were sent"
     await b.send_many([b"one", memoryview(b"-two-"), bytearray(b"three")])
     assert await _take(a, 13) == b"one-two-three", "pieces did not arrive in order"
+    if can_send_now(b):
+        b.send_now([b"at", memoryview(b" once")])  # type: ignore[attr-defined]
+        assert await _take(a, 7) == b"at once", "what was sent at once did not arrive"
     await a.send(b"")
     await a.send(b"!")
     assert await _take(b, 1) == b"!", "an empty send disturbed the next"

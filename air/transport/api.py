@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["ByteStream"]
+__all__ = ["ByteStream", "can_send_now"]
 
 
 class ByteStream(Protocol):
@@ -13,6 +13,9 @@ class ByteStream(Protocol):
     One task may read while another writes; two tasks may not do the same thing at once.
     A read that is cancelled loses nothing. A write that is cancelled leaves an unknown part of its
     bytes on the way, so the stream is good for nothing afterwards but ``aclose``.
+
+    It may also have ``send_many(pieces)``, which sends all pieces as one write, and ``send_now(pieces)``,
+    which does the same at once, from outside of any task, while :func:`can_send_now` is true.
     """
 
     async def receive(self, max_bytes: int = 65536, /) -> bytes:
@@ -33,3 +36,8 @@ class ByteStream(Protocol):
     async def aclose(self) -> None:
         """Close both directions at once. What is still on its way may be lost. May be repeated."""
         ...
+
+
+def can_send_now(stream: Any) -> bool:
+    """Whether ``stream.send_now(pieces)`` may be called: it exists, and nothing sent before waits."""
+    return bool(getattr(stream, "can_send_now", False))

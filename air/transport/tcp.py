@@ -17,6 +17,7 @@ from anyio.abc import SocketStream, TaskGroup
 from air.base.errors import AirError, Closed, ConfigError, Reset, Unreachable
 from air.base.metrics import Counters
 from air.transport.api import ByteStream
+from air.transport.loop_stream import lighter
 
 __all__ = ["StreamHandler", "TcpConfig", "TcpListener", "TcpStream", "dial", "is_farewell", "spell_address"]
 
@@ -36,6 +37,8 @@ _LOST = frozenset(
         errno.EOPNOTSUPP,
     }
 )
+
+_JOINED_BYTES = 64 * 1024
 
 StreamHandler = Callable[["TcpStream"], Awaitable[None]]
 """Serves one accepted connection; when it returns or raises, the connection is closed."""
@@ -85,13 +88,30 @@ class TcpStream:
         except (anyio.BrokenResourceError, OSError) as error:
             raise Reset(f"the stream was cut: {_reason(error)}") from error
 
+    @property
+    def can_send_now(self) -> bool:
+        """Whether ``send_now`` may be called: the event loop takes bytes at once, and none of them waits."""
+        transport = getattr(self.inner, "_transport", None)
+        return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
+
+    def send_now(self, pieces: Sequence[bytes], /) -> None:
+        """Send all pieces without waiting; the next ``send`` waits for what the system has not taken."""
+        try:
+            self.inner._transport.writelines(pieces)  # type: ignore[attr-defined]
+        except (OSError, RuntimeError):
+            # RuntimeError is how uvloop says that the connection is gone. Whoever reads learns it.
+            return
+
     async def send_many(self, pieces: Sequence[bytes], /) -> None:
         """Send all pieces, one behind the other, as one write where the event loop has one for that.
 
         As with ``send``, the operating system has taken all of them when it returns.
         """
         transport = getattr(self.inner, "_transport", None)
-        if transport is None or len(pieces) == 1:
+        if transport is None:
+            # Small ones are cheaper copied together than sent one by one.
+            if sum(map(len, pieces)) <= _JOINED_BYTES:
+                pieces = [b"".join(pieces)]
             for piece in pieces:
                 await self.send(piece)
             return
@@ -118,18 +138,6 @@ class TcpStream:
             return
 
 
-def _pause(stream: SocketStream) -> None:
-    """Have asyncio read only while somebody receives.
-
-    anyio stops its transport whenever a receive has got something, but starts it running, and a receive that
-    finds something in the queue does not stop it. Whoever sends faster than we take from his first byte on
-    would so be read without end, and fill the memory at the speed of the network.
-    """
-    transport = getattr(stream, "_transport", None)
-    if transport is not None and not transport.is_closing():
-        transport.pause_reading()
-
-
 async def dial(host: str, port: int, *, timeout: float = 10.0) -> TcpStream:
     """Connect to whichever address of ``host`` answers first (RFC 8305).
 
@@ -138,7 +146,7 @@ async def dial(host: str, port: int, *, timeout: float = 10.0) -> TcpStream:
     where = spell_address((host, port))
     try:
         with anyio.fail_after(timeout):
-            inner = await anyio.connect_tcp(host, port)
+            inner = lighter(await anyio.connect_tcp(host, port))
     except TimeoutError:
         raise Unreachable(
             f"{where} did not answer", [(where, f"no answer within {timeout} seconds")]
@@ -258,9 +266,7 @@ class TcpListener:
         try:
             raw.setblocking(False)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            inner = await SocketStream.from_socket(raw)
-            stream = accepted = TcpStream(inner, remote)
-            _pause(inner)
+            stream = accepted = TcpStream(lighter(await SocketStream.from_socket(raw)), remote)
             self.counters.add("tcp_accepted")
             await handler(accepted)
         except Exception as error:

@@ -21,7 +21,6 @@ __all__ = [
     "TcpConn",
     "connect_tcp",
     "endpoint",
-    "hold_back",
     "socket_address",
     "split_spelled",
 ]
@@ -97,7 +96,6 @@ class _TcpRawListener:
 
     async def serve(self, handler: ConnHandler, /) -> None:
         async def one(stream: tcp.TcpStream) -> None:
-            hold_back(stream)
             conn = TcpConn(stream, split_spelled(stream.remote), socket_address(stream))
             await handler(conn)
 
@@ -131,17 +129,6 @@ async def connect_tcp(
         else:
             return stream, one.bare or one
     raise Unreachable(f"{address} did not answer", attempts)
-
-
-def hold_back(stream: tcp.TcpStream) -> None:
-    """Have an accepted stream read only when it is asked to.
-
-    On asyncio anyio pauses a socket that it has connected, but not one that it was given: that one reads
-    without limit until a ``receive`` finds nothing to return, which a fast peer can put off for ever.
-    """
-    transport = getattr(stream.inner, "_transport", None)
-    if transport is not None and not transport.is_closing() and transport.is_reading():
-        transport.pause_reading()
 
 
 def socket_address(stream: tcp.TcpStream) -> Multiaddr | None:

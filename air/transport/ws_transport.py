@@ -19,7 +19,7 @@ from air.transport.api import ByteStream
 from air.transport.http import plain, response_head
 from air.transport.raw import ConnHandler, RawListener
 from air.transport.resolve import Resolver
-from air.transport.tcp_transport import HOSTS, connect_tcp, endpoint, hold_back, socket_address, split_spelled
+from air.transport.tcp_transport import HOSTS, connect_tcp, endpoint, socket_address, split_spelled
 from air.transport.tls import client_context, secure_client, secure_server
 from air.transport.websocket.binary import BinaryConfig, BinaryCore
 from air.transport.websocket.config import WebSocketConfig
@@ -190,7 +190,6 @@ class WebSocket:
         try:
             with anyio.fail_after(self._config.handshake_seconds):
                 local, remote = socket_address(stream), split_spelled(stream.remote)
-                hold_back(stream)
                 if tls is not None:
                     stream = await secure_server(stream, tls, timeout=self._config.handshake_seconds)
                 shake = ServerHandshake(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import anyio
@@ -21,7 +21,8 @@ from air.mux.yamux.config import YamuxConfig
 from air.mux.yamux.conn import Yamux
 from air.mux.yamux.frame import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, encode_header
 from air.testing.check_muxer import CHECKS, check_muxer
-from air.transport.api import ByteStream
+from air.transport.api import ByteStream, can_send_now
+from air.transport.loop_stream import lighter
 from air.transport.memory import MemoryStream, memory_pair
 from air.transport.tcp import TcpStream
 
@@ -52,7 +53,7 @@ async def tcp() -> tuple[ByteStream, ByteStream]:
     far = await anyio.abc.SocketStream.from_socket(accepted)
     near.extra(SocketAttribute.raw_socket).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return TcpStream(near, "near"), TcpStream(far, "far")
+    return TcpStream(lighter(near), "near"), TcpStream(lighter(far), "far")
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -128,6 +129,26 @@ async def test_a_peer_that_takes_nothing_is_cut() -> None:
             while True:
                 await stream.send(bytes(10_000))
         assert caught.value.code == "mux.slow-peer"
+
+
+async def test_a_peer_that_takes_nothing_does_not_hold_up_an_abort() -> None:
+    """A close would wait for it twice, for data to leave and for the end to come."""
+    async with beside_raw_bytes(Yamux(), 1000) as (conn, peer):
+        await peer.send(OPEN)
+        stream = await conn.accept()
+        await stream.send(bytes(100_000))
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(ConnConfig().close_seconds / 2):
+            await conn.abort()
+            with pytest.raises(Reset):
+                await stream.receive()
+            with pytest.raises(Reset):
+                await conn.accept()
+            await read_to_the_end(peer)
+        await conn.abort()
+    unused = Yamux().wrap(memory_pair()[0], dialer=True, env=Env())
+    await unused.abort()
+    assert unused.error is not None
 
 
 @pytest.mark.parametrize("flood", ["opens", "pings"])
@@ -307,3 +328,51 @@ async def test_a_connection_tells_what_it_waits_for() -> None:
                 assert "waits for data" in told
                 assert "unread 5" in "\n".join(two.tell_state())
                 tasks.cancel_scope.cancel()
+
+
+async def test_the_answer_to_a_lone_message_leaves_at_once_and_many_leave_together() -> None:
+    """Which wakes nobody for the one, and makes no write of its own for each of the others."""
+    at_once: list[int] = []
+    together: list[int] = []
+
+    class Watched(TcpStream):
+        def send_now(self, pieces: Sequence[bytes], /) -> None:
+            at_once.append(len(pieces))
+            super().send_now(pieces)
+
+        async def send_many(self, pieces: Sequence[bytes], /) -> None:
+            together.append(len(pieces))
+            await super().send_many(pieces)
+
+    async def answer(stream: MuxedStream) -> None:
+        while True:
+            await stream.send(await stream.receive())
+
+    near, far = await tcp()
+    assert isinstance(far, TcpStream)
+    one = Yamux().wrap(near, dialer=True, env=Env())
+    two = Yamux().wrap(Watched(far.inner, far.remote), dialer=False, env=Env())
+    with anyio.fail_after(10), suppress(Closed):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one.run)
+            tasks.start_soon(two.run)
+            streams = [await one.open() for _ in range(50)]
+            for stream in streams:
+                await stream.send(b"x")
+                tasks.start_soon(answer, await two.accept())
+                assert await stream.receive() == b"x"
+            at_once.clear()
+            together.clear()
+            for _ in range(20):
+                await streams[0].send(b"ping")
+                assert await streams[0].receive() == b"ping"
+            if can_send_now(far):
+                assert (at_once, together) == ([2] * 20, []), "a header and four bytes, each time"
+            at_once.clear()
+            together.clear()
+            for stream in streams:
+                await stream.send(b"all")
+            for stream in streams:
+                assert await stream.receive() == b"all"
+            assert len(at_once) + len(together) <= 10
+            tasks.cancel_scope.cancel()

@@ -19,7 +19,7 @@ from air.security.noise.core import StaticKey
 from air.security.noise.frames import APART_BYTES
 from air.security.noise.payload import Credential
 from air.security.noise.session import Authenticated, NoiseConfig, NoiseCore
-from air.transport.api import ByteStream
+from air.transport.api import ByteStream, can_send_now
 
 __all__ = ["READ_BYTES", "Noise", "NoiseConn"]
 
@@ -154,6 +154,13 @@ class NoiseConn:
 
     async def send_many(self, pieces: Iterable[Piece], /) -> None:
         await self._send(self._sealer.seal_many(pieces))
+
+    @property
+    def can_send_now(self) -> bool:
+        return self._lock is None and can_send_now(self._conn)
+
+    def send_now(self, pieces: Iterable[Piece], /) -> None:
+        self._conn.send_now(list(self._sealer.seal_many(pieces)))  # type: ignore[attr-defined]
 
     async def _send(self, sealed: Iterable[bytes | bytearray]) -> None:
         # A buffer is new and ours alone; to make bytes of it would copy every frame once more.

@@ -203,7 +203,7 @@ class GraphSync:
             self._closed(carrier)
         if carrier.end is not None and carrier.end.code == "link.silent":
             # The connection is as dead as the link, and the next dial must not get it again.
-            await stream.session.aclose("link.silent")
+            await stream.session.abort("link.silent")
 
     def _closed(self, carrier: Carrier) -> None:
         hub, link, peer = self._hub, carrier.link, carrier.stream.peer
