@@ -15,7 +15,6 @@ Three rules carry the guarantees:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import maxsize
@@ -23,9 +22,10 @@ from sys import maxsize
 from air.base.clock import Now
 from air.base.metrics import Counters
 from air.graph.defer import Deferred, DeferredConfig
-from air.graph.effects import Effect, Fetch, FetchSouls, Persist, Send
+from air.graph.effects import Effect, Persist, Send
 from air.graph.mesh import Fading, LinkId, Role
 from air.graph.neighbours import NeighbourConfig, Neighbours
+from air.graph.reads import Read, Reads
 from air.model.cell import Cell, Fields, Key, Soul, State
 from air.model.ham import wins
 from air.model.lex import ALL, Lex
@@ -76,17 +76,6 @@ class _Write:
     """Others were told already: every field was in memory, so its fate was known."""
 
 
-@dataclass(slots=True)
-class _Read:
-    """A get that waits for the disk."""
-
-    link: LinkId
-    get: Get
-    first: bool = True
-    """It had not been asked before, so others may be asked too."""
-    after: Key | None = None
-
-
 class Engine:
     """One graph, its peers, and what is on its way between them."""
 
@@ -105,8 +94,7 @@ class Engine:
         self._ids = ids
         self._seen: Fading[Id | tuple[Id, int], int] = Fading(self.config.seen_seconds, self.config.seen_max)
         self._writes: dict[int, _Write] = {}
-        self._reads: dict[int, _Read] = {}
-        self._reading: Counter[LinkId] = Counter()
+        self.reads = Reads()
         self._ticket = 0
         self.accepted = self.ignored = self.duplicates = self.hits = self.misses = 0
 
@@ -313,24 +301,15 @@ class Engine:
 
     def reading(self, link: LinkId) -> int:
         """Reads of one link that wait for the disk, or for room to be sent in."""
-        return self._reading[link]
+        return self.reads.of(link)
 
     def give_up(self, ticket: int) -> None:
         """A read will not be done, because whoever asked has gone."""
-        self._take_read(ticket)
+        self.reads.take(ticket)
 
-    def _add_read(self, read: _Read) -> None:
-        self._reads[self._ticket] = read
-        self._reading[read.link] += 1
-
-    def _take_read(self, ticket: int) -> _Read:
-        read = self._reads.pop(ticket)
-        left = self._reading[read.link] - 1
-        if left:
-            self._reading[read.link] = left
-        else:
-            del self._reading[read.link]
-        return read
+    def _ask_disk(self, read: Read, out: list[Effect]) -> None:
+        self._ticket += 1
+        out.append(self.reads.ask(self._ticket, read))
 
     def is_writing(self, ticket: int) -> bool:
         """True when ``ticket`` belongs to a batch on its way to disk, and not to a read."""
@@ -341,7 +320,7 @@ class Engine:
         out: list[Effect] = []
         write = self._writes.pop(ticket, None)
         if write is None:
-            read = self._take_read(ticket)
+            read = self.reads.take(ticket)
             if read.link in self.near:
                 out.append(Send((read.link,), Ack(self._ids(), read.get.id, error)))
             return out
@@ -369,9 +348,7 @@ class Engine:
             self.duplicates += 1
         if isinstance(soul, SoulRange):
             self._seen.set(get.id, content, now.monotonic)
-            self._ticket += 1
-            self._add_read(_Read(link, get))
-            out.append(FetchSouls(self._ticket, link, soul))
+            self._ask_disk(Read(link, get), out)
             return
         # A LEX over keys subscribes to the whole node, as gun's relays do it. A peer is told all the same:
         # its wishes matter only to the relays that are dialled from here.
@@ -397,9 +374,7 @@ class Engine:
             found = select(node.fields, lex, None, len(node.fields), maxsize).fields
         if found is None:
             self.misses += 1
-            self._ticket += 1
-            self._add_read(_Read(link, get, first))
-            out.append(Fetch(self._ticket, link, soul, lex))
+            self._ask_disk(Read(link, get, first), out)
         else:
             self.hits += 1
             memo = node if found and node is not None and found is node.fields else None
@@ -415,11 +390,12 @@ class Engine:
     def fetched(self, ticket: int, page: Page, now: Now) -> list[Effect]:
         """A page has come from disk: answer with it, and ask for the next one."""
         out: list[Effect] = []
-        read = self._take_read(ticket)
+        read = self.reads.take(ticket)
         get, link = read.get, read.link
         soul = get.soul
         assert not isinstance(soul, SoulRange)
-        fields = self._learn(soul, get.lex, page, first=read.after is None)
+        most = self.config.node_fields_max
+        fields = self.memory.learn(soul, get.lex, page, first=read.after is None, fields_max=most)
         if link not in self.near:
             return out
         nodes = [(soul, fields)] if fields else ()
@@ -427,42 +403,14 @@ class Engine:
         known = get.known if read.after is None and not more else None
         out.append(Send((link,), Answer(self._ids(), get.id, nodes, more, known)))
         if more:
-            self._ticket += 1
-            self._add_read(_Read(link, get, read.first, page.next))
-            out.append(Fetch(self._ticket, link, soul, get.lex, page.next))
+            self._ask_disk(Read(link, get, read.first, page.next), out)
         elif not fields and read.first and read.after is None:
             self.near.ask_others(link, get, soul, now, out)
         return out
 
-    def _learn(self, soul: Soul, lex: Lex, page: Page, *, first: bool) -> Fields:
-        """Keep in memory what was read, and return it with anything newer that memory knew."""
-        memory = self.memory
-        complete = first and page.next is None and lex.is_all
-        node = memory.node(soul)
-        if node is None:
-            one = lex.exact is not None and page.fields
-            if not (complete or one) or len(page.fields) > self.config.node_fields_max:
-                return page.fields
-            node = memory.ensure(soul)
-        fields = dict(page.fields)
-        for key, (value, state) in page.fields.items():
-            known = node.fields.get(key)
-            if known is None or wins(value, state, *known):
-                if complete or lex.exact is not None:
-                    memory.set(node, key, value, state)
-            else:
-                fields[key] = known
-        if complete and len(node.fields) <= self.config.node_fields_max:
-            node.complete = True
-            if not lex.reverse:
-                memory.evict()
-                return node.fields
-        memory.evict()
-        return fields
-
     def fetched_souls(self, ticket: int, cells: Sequence[Cell], now: Now) -> list[Effect]:
         """Whole nodes have come from disk for a question about souls."""
-        read = self._take_read(ticket)
+        read = self.reads.take(ticket)
         if read.link not in self.near:
             return []
         nodes: dict[Soul, dict[Key, tuple[object, float]]] = {}
@@ -496,6 +444,4 @@ class Engine:
         for soul, _ in answer.nodes if not answer.more else ():
             keys = state.wants.get(soul)
             lex = ALL if keys is None else Lex(exact=next(iter(keys)))
-            self._ticket += 1
-            self._reads[self._ticket] = _Read(asker, Get(answer.re, soul, lex), first=False)
-            out.append(Fetch(self._ticket, asker, soul, lex))
+            self._ask_disk(Read(asker, Get(answer.re, soul, lex), first=False), out)

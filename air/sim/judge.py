@@ -274,8 +274,8 @@ class Judge:
                 yield f"{port.link.queued_bytes} bytes wait for one link"
         for carrier in peer.native.graph.carriers if peer.native is not None else ():
             yield from _room(carrier)
-        if last and (engine.writing or engine._reads):
-            yield f"{engine.writing} writes and {len(engine._reads)} reads have been forgotten"
+        if last and (engine.writing or engine.reads):
+            yield f"{engine.writing} writes and {len(engine.reads)} reads have been forgotten"
 
 
 def _room(carrier: SimCarrier) -> Iterable[str]:

@@ -142,6 +142,35 @@ class Memory:
                 kept[index] = Cell(soul, key, *known)
         return kept
 
+    def learn(self, soul: Soul, lex: Lex, page: Page, *, first: bool, fields_max: int) -> Fields:
+        """Keep what was read behind this memory, and return it with anything newer that memory knew.
+
+        ``first``: the page is the first one of the answer to ``lex``. A node of more than ``fields_max``
+        fields is not kept.
+        """
+        complete = first and page.next is None and lex.is_all
+        node = self.node(soul)
+        if node is None:
+            one = lex.exact is not None and page.fields
+            if not (complete or one) or len(page.fields) > fields_max:
+                return page.fields
+            node = self.ensure(soul)
+        fields = dict(page.fields)
+        for key, (value, state) in page.fields.items():
+            known = node.fields.get(key)
+            if known is None or wins(value, state, *known):
+                if complete or lex.exact is not None:
+                    self.set(node, key, value, state)
+            else:
+                fields[key] = known
+        if complete and len(node.fields) <= fields_max:
+            node.complete = True
+            if not lex.reverse:
+                self.evict()
+                return node.fields
+        self.evict()
+        return fields
+
     def newest(self, soul: Soul, fields: Fields) -> Fields:
         """``fields`` of a node, each as it is in memory where that wins."""
         node = self.node(soul)

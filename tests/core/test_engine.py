@@ -434,6 +434,20 @@ def test_an_answer_goes_on_with_what_is_known_to_be_newer(peer: Peer) -> None:
     ]
 
 
+def test_every_read_is_counted_while_it_waits_also_one_for_a_reader_in_this_program(peer: Peer) -> None:
+    peer.attach(7, Role.OUTBOUND, "up")
+    peer.attach(9, Role.LOCAL)
+    peer.say(9, Get("q", "node"))
+    assert peer.engine.reading(9) == 1
+    peer.settle()
+    assert peer.engine.reading(9) == 0
+    peer.say(7, Answer("x", "q", [("node", {"k": ("v", NOW - 10)})]))
+    assert peer.engine.reading(9) == 1
+    peer.settle()
+    assert peer.engine.reading(9) == 0
+    assert [cell("node")] in answered(peer, 9)
+
+
 def test_what_was_written_while_a_dialled_peer_was_away_is_sent_until_it_acknowledges(peer: Peer) -> None:
     peer.attach(7, Role.OUTBOUND, "up")
     peer.engine.detach(7)

@@ -6,11 +6,10 @@ from air.base.env import Env
 from air.base.errors import Violation
 from air.base.metrics import Counters
 from air.graph.defer import DeferredConfig
-from air.graph.effects import Fetch
-from air.graph.engine import _Read
 from air.graph.mesh import Role
+from air.graph.reads import Read
 from air.graph.upstream import UpstreamConfig
-from air.model import ALL, Ack, Answer, Cell, Get, Lex, Put
+from air.model import Ack, Answer, Cell, Get, Lex, Put
 from air.store.api import Page
 from air.store.memory import Memory, select
 from air.sync.exchange import Exchange, ExchangeConfig
@@ -209,9 +208,8 @@ def test_a_peer_that_lets_too_much_pile_up_is_cut() -> None:
 def test_pages_that_waited_for_a_slow_reader_come_when_it_has_read() -> None:
     port = Slow()
     made, link = exchange(port, 2**40)
-    made.engine._reads[1_000] = _Read(link, Get("g", "s"))
     port.queued_bytes = 600_000
-    made.carry_out([Fetch(1_000, link, "s", ALL)])
+    made.carry_out([made.engine.reads.ask(1_000, Read(link, Get("g", "s")))])
     assert port.messages == []
     for _ in range(3):
         port.queued_bytes = 0
