@@ -13,7 +13,7 @@ from air.graph.mesh import Fading, Interest, LinkId, LinkState, Role
 from air.graph.upstream import Upstream, UpstreamConfig
 from air.model.cell import Cell, Key, Soul
 from air.model.mark import Mark
-from air.model.message import Ack, Ephemeral, Get, Id, Put
+from air.model.message import Ack, Ephemeral, Get, Id, Put, refused_for_now
 
 __all__ = ["NeighbourConfig", "Neighbours"]
 
@@ -255,8 +255,8 @@ class Neighbours:
             if peer is not None and cells is not None:
                 out.append(Settled(peer.name, cells, ack.error))
             return
-        # What its disk refuses today it may keep tomorrow; what it refuses for what it is, it never takes.
-        taken = ack.error is None or not ack.error.startswith("store.")
+        # What it refuses for good counts as taken: sending it again would change nothing.
+        taken = not refused_for_now(ack.error)
         state, upstream = entry
         cells = upstream.acknowledged(ack.re, taken=taken)
         if cells is None:

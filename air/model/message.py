@@ -14,7 +14,7 @@ from air.model.cell import Cell, Fields, Key, Soul
 from air.model.lex import ALL, Lex
 from air.model.mark import Mark
 
-__all__ = ["Ack", "Answer", "Ephemeral", "Get", "Id", "Message", "Put", "SoulRange"]
+__all__ = ["Ack", "Answer", "Ephemeral", "Get", "Id", "Message", "Put", "SoulRange", "refused_for_now"]
 
 Id: TypeAlias = str | int | float
 
@@ -97,3 +97,8 @@ class Ephemeral:
 
 
 Message: TypeAlias = Put | Get | Answer | Ack | Ephemeral
+
+
+def refused_for_now(error: str | None) -> bool:
+    """Whether a put was refused by a disk, which may keep it tomorrow, and not for what it is."""
+    return error is not None and error.startswith("store.")

@@ -17,7 +17,7 @@ from air.base.errors import Closed, LimitReached, Violation
 from air.codec.frame import FrameReader, encode_frame
 from air.codec.zstd import Expander
 from air.graph.mesh import Role
-from air.model.message import Ack, Answer, Get, Message, Put
+from air.model.message import Ack, Answer, Get, Message, Put, refused_for_now
 from air.sync.native.frames import (
     Acked,
     Batch,
@@ -178,8 +178,8 @@ class NativeLink:
             if not 0 < number <= receipts.last:
                 raise Violation("an ack of what was never sent", code="native.ack", fatal=True)
             done = receipts.acknowledged(number, taken=acked.error is None)
-            if acked.error is not None and acked.error.startswith("store.") and self.role is Role.PEER:
-                # Its disk could not keep it today. Nothing is owed to a peer; comparing finds what it lacks.
+            if refused_for_now(acked.error) and self.role is Role.PEER:
+                # Nothing is owed to a peer; comparing finds what it lacks.
                 self.needs_repair = True
             if done is None:
                 self.rates.idled()
