@@ -329,6 +329,18 @@ async def _expect_closed(action: Callable[[], Awaitable[object]]) -> None:
     raise AssertionError("the connection has ended and goes on")
 
 
+async def an_abort_waits_for_nobody(a: MuxedConn, b: MuxedConn) -> None:
+    """What is open is cut on both sides, although the peer reads nothing of what was sent."""
+    near, far = await _pair_of_streams(a, b)
+    await near.send(_noise(1000, "unread"))
+    await a.abort()
+    await a.abort()
+    await _expect_reset(near.receive, "reading after an abort")
+    await _expect_reset(far.receive, "reading after an abort of the peer")
+    for conn in (a, b):
+        await _expect_closed(conn.accept)
+
+
 async def a_cancelled_call_breaks_nothing(a: MuxedConn, b: MuxedConn) -> None:
     """Cancelled reads and accepts lose nothing; a cancelled small send sends nothing."""
     with anyio.move_on_after(0.01):
@@ -375,5 +387,6 @@ SCENES: Final[tuple[Scene, ...]] = (
     close_sends_what_was_accepted,
     streams_have_a_ceiling,
     shutdown_is_clean,
+    an_abort_waits_for_nobody,
     a_cancelled_call_breaks_nothing,
 )
