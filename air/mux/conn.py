@@ -12,7 +12,7 @@ from air.base.errors import AirError, Closed, Misuse, Reset
 from air.mux.api import Priority, ResetCode
 from air.mux.events import Cut, Data, Event, MuxCore, Opened
 from air.mux.stream import CoreStream
-from air.transport.api import ByteStream, can_send_now
+from air.transport.api import ByteStream, can_send_now, sender
 
 __all__ = ["ConnConfig", "CoreConn"]
 
@@ -266,7 +266,7 @@ class CoreConn:
     async def _write(self) -> None:
         core, clock, most = self._core, self._clock, self._config.write_bytes
         # A secured connection copies each piece anyway when it encrypts: to join them first is one copy more.
-        send_many = getattr(self._stream, "send_many", None)
+        send = sender(self._stream)
         try:
             while True:
                 pieces = core.take_output(most)
@@ -274,10 +274,7 @@ class CoreConn:
                     self._wake_senders()
                 if pieces:
                     self._writing_since = clock.now().monotonic
-                    if send_many is not None:
-                        await send_many(pieces)
-                    else:
-                        await self._stream.send(b"".join(pieces))
+                    await send(pieces)
                     self._writing_since = None
                     continue
                 if self._intake is not None and not core.stalled:

@@ -9,11 +9,9 @@ from typing import Protocol, TypeAlias
 from air.base.clock import Now
 from air.base.errors import AirError
 from air.mux.api import Priority, ResetCode
+from air.transport.api import Piece
 
-__all__ = ["Cut", "Data", "Eof", "Event", "MuxCore", "Opened", "Piece"]
-
-Piece: TypeAlias = bytes | memoryview
-"""A part of the output; pieces are joined before they are written."""
+__all__ = ["Cut", "Data", "Eof", "Event", "MuxCore", "Opened"]
 
 
 @dataclass(slots=True)

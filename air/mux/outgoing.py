@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from air.mux.api import Priority
-from air.mux.events import Piece
+from air.transport.api import Piece
 
 __all__ = ["Outgoing"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from air.mux.events import Piece
 from air.mux.outgoing import Outgoing
 from air.mux.schedule import Schedule
+from air.transport.api import Piece
 
 __all__ = ["Sending"]
 

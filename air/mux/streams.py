@@ -14,10 +14,11 @@ from air.base.clock import Now
 from air.base.errors import AirError, Closed, LimitReached, Reset
 from air.mux.allowance import Allowance
 from air.mux.api import Priority, ResetCode
-from air.mux.events import Cut, Eof, Event, Opened, Piece
+from air.mux.events import Cut, Eof, Event, Opened
 from air.mux.limits import MuxLimits
 from air.mux.outgoing import Outgoing
 from air.mux.sending import Sending
+from air.transport.api import Piece
 
 __all__ = ["StreamState", "Streams"]
 

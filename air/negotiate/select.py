@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import anyio
 
 from air.base.env import Env
 from air.base.errors import AirError, Closed, Misuse, Reset, Violation
 from air.negotiate.multistream import Agreed, Dialer, Listed, Listener, MultistreamConfig
-from air.transport.api import ByteStream, can_send_now
+from air.transport.api import ByteStream, Piece, can_send_now, sender
 
 __all__ = ["LazyStream", "Negotiated", "RestStream", "answer", "ask_list", "propose", "propose_lazily"]
 
-Piece: TypeAlias = bytes | bytearray | memoryview
 StreamT = TypeVar("StreamT", bound=ByteStream)
 
 
@@ -43,9 +42,9 @@ class RestStream(Generic[StreamT]):
     async def send(self, data: bytes, /) -> None:
         await self.inner.send(data)
 
-    async def send_many(self, pieces: Iterable[Piece], /) -> None:
+    async def send_many(self, pieces: Sequence[Piece], /) -> None:
         """All pieces as one write, uncopied where the stream below can do that."""
-        await _send_many(self.inner, pieces)
+        await sender(self.inner)(pieces)
 
     @property
     def can_send_now(self) -> bool:
@@ -105,10 +104,10 @@ class LazyStream(Generic[StreamT]):
                 self._dead = Reset("the proposal was not sent", code="multistream.not-sent")
                 raise
 
-    async def send_many(self, pieces: Iterable[Piece], /) -> None:
+    async def send_many(self, pieces: Sequence[Piece], /) -> None:
         """All pieces as one write, uncopied where the stream below can do that."""
         if self._core is None:
-            await _send_many(self.inner, pieces)
+            await sender(self.inner)(pieces)
         else:
             await self.send(b"".join(pieces))
 
@@ -215,14 +214,6 @@ async def ask_list(
     event = await _run(stream, core, env, config)
     assert isinstance(event, Listed)
     return event.protocols
-
-
-async def _send_many(stream: ByteStream, pieces: Iterable[Piece]) -> None:
-    many = getattr(stream, "send_many", None)
-    if many is None:
-        await stream.send(b"".join(pieces))
-    else:
-        await many(pieces)
 
 
 def _negotiated(stream: ByteStream, core: Dialer | Listener) -> Negotiated:

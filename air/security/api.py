@@ -9,11 +9,9 @@ from air.base.env import Env
 from air.base.keys import Identity
 from air.base.peer_id import PeerId
 from air.base.public_key import PublicKey
-from air.transport.api import ByteStream
+from air.transport.api import ByteStream, Piece
 
-__all__ = ["Piece", "SecureConn", "Security"]
-
-Piece = bytes | bytearray | memoryview
+__all__ = ["SecureConn", "Security"]
 
 
 class SecureConn(ByteStream, Protocol):

@@ -16,9 +16,9 @@ from air.base.peer_id import PeerId
 from air.base.public_key import PublicKey
 from air.codec.frame import FrameReader, encode_frame
 from air.pb import plaintext_pb2 as pb
-from air.security.api import Piece, SecureConn
+from air.security.api import SecureConn
 from air.security.handshake import handshaking
-from air.transport.api import ByteStream, can_send_now
+from air.transport.api import ByteStream, Piece, can_send_now
 
 __all__ = ["Plaintext", "PlaintextConn"]
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
-__all__ = ["ByteStream", "can_send_now"]
+__all__ = ["ByteStream", "Piece", "can_send_now", "sender"]
+
+Piece: TypeAlias = bytes | bytearray | memoryview
+"""A part of what is sent."""
 
 
 class ByteStream(Protocol):
@@ -14,8 +18,9 @@ class ByteStream(Protocol):
     A read that is cancelled loses nothing. A write that is cancelled leaves an unknown part of its
     bytes on the way, so the stream is good for nothing afterwards but ``aclose``.
 
-    It may also have ``send_many(pieces)``, which sends all pieces as one write, and ``send_now(pieces)``,
-    which does the same at once, from outside of any task, while :func:`can_send_now` is true.
+    It may also have ``send_many(pieces)``, which sends all pieces as one write (:func:`sender`), and
+    ``send_now(pieces)``, which does the same at once, from outside of any task, while :func:`can_send_now` is
+    true.
     """
 
     async def receive(self, max_bytes: int = 65536, /) -> bytes:
@@ -41,3 +46,9 @@ class ByteStream(Protocol):
 def can_send_now(stream: Any) -> bool:
     """Whether ``stream.send_now(pieces)`` may be called: it exists, and nothing sent before waits."""
     return bool(getattr(stream, "can_send_now", False))
+
+
+def sender(stream: ByteStream) -> Callable[[Sequence[Piece]], Awaitable[None]]:
+    """What sends pieces as one write: the ``send_many`` of the stream, or ``send`` of all joined."""
+    many: Callable[[Sequence[Piece]], Awaitable[None]] | None = getattr(stream, "send_many", None)
+    return many if many is not None else lambda pieces: stream.send(b"".join(pieces))

@@ -10,10 +10,11 @@ from typing import Final
 from air.base.clock import Now
 from air.base.errors import AirError, Closed, Reset, Violation
 from air.mux.api import Priority, ResetCode
-from air.mux.events import Data, Event, Piece
+from air.mux.events import Data, Event
 from air.mux.mplex.config import MplexConfig
 from air.mux.mplex.frame import Flag, encode_header, take_header
 from air.mux.streams import Streams, StreamState
+from air.transport.api import Piece
 
 __all__ = ["MplexCore"]
 

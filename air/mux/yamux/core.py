@@ -11,7 +11,7 @@ from typing import Final
 from air.base.clock import Now
 from air.base.errors import AirError, Closed, LimitReached, Reset
 from air.mux.api import Priority, ResetCode
-from air.mux.events import Data, Event, Piece
+from air.mux.events import Data, Event
 from air.mux.streams import Streams
 from air.mux.yamux.config import YamuxConfig
 from air.mux.yamux.flow import GrowthBudget, ReceiveFlow
@@ -34,6 +34,7 @@ from air.mux.yamux.frame import (
 from air.mux.yamux.keepalive import KeepAlive
 from air.mux.yamux.reader import FrameReader
 from air.mux.yamux.stream import Stream
+from air.transport.api import Piece
 
 __all__ = ["YamuxCore"]
 

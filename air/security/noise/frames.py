@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Final, TypeAlias
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from air.base.errors import Misuse, Violation
+from air.transport.api import Piece
 
 __all__ = ["APART_BYTES", "PLAINTEXT_BYTES_MAX", "TAG_BYTES", "Opener", "Sealer"]
-
-Piece: TypeAlias = bytes | bytearray | memoryview
 
 TAG_BYTES: Final = 16
 FRAME_BYTES_MAX: Final = 65535

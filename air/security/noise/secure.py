@@ -13,13 +13,13 @@ from air.base.errors import Closed, Reset
 from air.base.keys import Identity
 from air.base.peer_id import PeerId
 from air.base.public_key import PublicKey
-from air.security.api import Piece, SecureConn
+from air.security.api import SecureConn
 from air.security.handshake import handshaking
 from air.security.noise.core import StaticKey
 from air.security.noise.frames import APART_BYTES
 from air.security.noise.payload import Credential
 from air.security.noise.session import Authenticated, NoiseConfig, NoiseCore
-from air.transport.api import ByteStream, can_send_now
+from air.transport.api import ByteStream, Piece, can_send_now, sender
 
 __all__ = ["READ_BYTES", "Noise", "NoiseConn"]
 
@@ -163,14 +163,8 @@ class NoiseConn:
         self._conn.send_now(list(self._sealer.seal_many(pieces)))  # type: ignore[attr-defined]
 
     async def _send(self, sealed: Iterable[bytes | bytearray]) -> None:
-        # A buffer is new and ours alone; to make bytes of it would copy every frame once more.
         if self._lock is None:
-            many = getattr(self._conn, "send_many", None)
-            if many is not None:
-                await many(list(sealed))
-                return
-            for part in sealed:
-                await self._conn.send(cast(bytes, part))
+            await sender(self._conn)(list(sealed))
             return
         async with self._lock:
             pending, self._pending = self._pending, b""

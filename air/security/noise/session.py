@@ -15,8 +15,9 @@ from air.base.errors import Denied, Misuse, Violation
 from air.base.peer_id import PeerId
 from air.base.public_key import PublicKey
 from air.security.noise.core import Handshake, StaticKey
-from air.security.noise.frames import TAG_BYTES, Opener, Piece, Sealer
+from air.security.noise.frames import TAG_BYTES, Opener, Sealer
 from air.security.noise.payload import Credential, Proof, encode_muxers, verify_payload
+from air.transport.api import Piece
 
 __all__ = ["Authenticated", "NoiseConfig", "NoiseCore", "Stage"]
 

@@ -16,8 +16,8 @@ from air.base.clock import Now
 from air.base.errors import Denied, Misuse, Violation
 from air.base.peer_id import PeerId
 from air.base.public_key import PublicKey
-from air.security.api import Piece
 from air.security.tls.certificate import judge_certificate
+from air.transport.api import Piece
 
 __all__ = ["ALPN", "Authenticated", "Ended", "TlsCore"]
 

@@ -15,11 +15,11 @@ from air.base.errors import Closed, Reset
 from air.base.keys import Identity
 from air.base.peer_id import PeerId
 from air.base.public_key import PublicKey
-from air.security.api import Piece, SecureConn
+from air.security.api import SecureConn
 from air.security.handshake import handshaking
 from air.security.tls.certificate import make_certificate
 from air.security.tls.core import ALPN, Authenticated, Ended, Event, TlsCore
-from air.transport.api import ByteStream
+from air.transport.api import ByteStream, Piece
 
 __all__ = ["Tls", "TlsConfig", "TlsConn"]
 
