@@ -100,12 +100,15 @@ def _failed(error: Exception, text: str, code: int) -> int:
     return code
 
 
+_CODES: Final = {"node.not-found": NOT_FOUND, "journal.no-conflict": NOT_FOUND, "daemon.none": NO_DAEMON}
+
+
 def _exit_code(error: AirError) -> int:
     if isinstance(error, Denied):
         return DENIED
     if isinstance(error, Misuse) or (isinstance(error, ConfigError) and error.code.startswith("config.")):
         return USAGE
-    return {"node.not-found": NOT_FOUND, "daemon.none": NO_DAEMON}.get(error.code, FAILURE)
+    return _CODES.get(error.code, FAILURE)
 
 
 def _split(arguments: list[str]) -> tuple[str, list[str], list[str]]:

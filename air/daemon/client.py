@@ -22,6 +22,10 @@ __all__ = ["Client", "connect"]
 
 _TIMEOUT_SECONDS: Final = 30.0
 _LINE_BYTES_MAX: Final = 256 * 1024 * 1024
+_USAGE: Final = frozenset(
+    {"admin.bad-query", "address.bad-text", "address.unknown-protocol", "peer-id.bad-text"}
+)
+"""Refusals of words that the command has only passed on."""
 
 
 def connect(config: Config, api: str | None, token_file: str | None) -> Client:
@@ -145,4 +149,6 @@ def _refusal(status: int, data: bytes) -> AirError:
         pass
     if status in (401, 403):
         return Denied(message, code=code)
+    if code in _USAGE:
+        return Misuse(message, code=code)
     return AirError(message, code=code)

@@ -51,6 +51,7 @@ _STATUS_BY_CODE: Final = {
     "admin.body-too-slow": 408,
     "admin.too-many-watches": 503,
     "node.not-found": 404,
+    "journal.no-conflict": 404,
 }
 _STATUS_BY_KIND: Final[tuple[tuple[type[AirError], int], ...]] = (
     (Denied, 403),

@@ -45,8 +45,8 @@ def _sync(client: Client, args: Namespace, _: Settings) -> None:
         show_json(summary)
         return
     verbs = ("to send", "to receive") if args.dry_run else ("sent", "received")
-    show(f"{summary['sent']} cells {verbs[0]}, {summary['received']} {verbs[1]}")
-    show(f"{summary['rounds']} round trips, {summary['bytes_out'] + summary['bytes_in']} bytes")
+    show(f"cells {verbs[0]}: {summary['sent']}, {verbs[1]}: {summary['received']}")
+    show(f"round trips: {summary['rounds']}, bytes: {summary['bytes_out'] + summary['bytes_in']}")
     if not summary["equal"] and not args.dry_run:
         show("both sides went on writing; what is written while they are linked is told live")
 

@@ -63,7 +63,7 @@ def test_sync_counts_and_then_moves_exactly_the_range(apart: tuple[Daemon, Daemo
 def test_a_conflict_is_listed_told_and_undone(apart: tuple[Daemon, Daemon]) -> None:
     here, there = apart
     assert here.json("conflicts") == there.json("conflicts") == []
-    assert here.air("sync", there.native).stdout.startswith("3 cells sent, 2 received\n")
+    assert here.air("sync", there.native).stdout.startswith("cells sent: 3, received: 2\n")
     # Only who held the value that lost has seen both.
     assert there.json("conflicts") == []
     [conflict] = here.json("conflicts")
@@ -97,10 +97,11 @@ def test_a_conflict_is_listed_told_and_undone(apart: tuple[Daemon, Daemon]) -> N
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (("undo", "7"), 1, "no conflict 7"),
+        (("undo", "7"), 3, "no conflict 7"),
         (("undo", "soup"), 2, "number of a conflict"),
         (("sync", "/ip4/127.0.0.1/tcp/1"), 1, "cannot be reached"),
-        (("sync", "soup"), 1, "not a peer id"),
+        (("sync", "soup"), 2, "not a peer id"),
+        (("sync", "/soup"), 2, "soup"),
         (("sync", "/ip4/127.0.0.1/tcp/1", "--range", "soup"), 2, "A..B"),
     ],
     ids=lambda it: " ".join(it) if isinstance(it, tuple) else "",
