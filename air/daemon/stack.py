@@ -68,7 +68,7 @@ def perform(command: str, options: Sequence[str], words: Sequence[str]) -> int:
         found: BaseException = group
         while isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]
-        if isinstance(found, AirError | KeyboardInterrupt):
+        if isinstance(found, AirError | KeyboardInterrupt | OSError):
             raise found from None
         raise
 

@@ -316,6 +316,21 @@ def test_interop_listen_and_dial_speak_json_lines(backend: str) -> None:
         assert failed[2]["code"] == "interop.unknown-op"
 
 
+def test_a_reader_that_has_seen_enough_of_interop_is_no_failure() -> None:
+    with listener() as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "air", "interop", "dial", told["addrs"][0], "--ops", "ping,ping"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, said) == (0, "")
+
+
 def test_interop_ping_names_the_layer_that_fails() -> None:
     with listener() as told:
         (address,) = told["addrs"]
