@@ -176,9 +176,12 @@ WORK: Final = {
 def measured(call: Callable[[], Numbers], what: str) -> Numbers:
     try:
         return call()
-    except (Exception, ExceptionGroup) as error:
+    except Exception as error:
         # A peer that cannot do one thing is measured in the others.
-        print(f"{what}: {type(error).__name__}: {error}", file=sys.stderr)
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        print(f"{what}: {type(cause).__name__}: {cause}", file=sys.stderr)
         return {}
 
 

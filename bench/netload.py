@@ -6,6 +6,7 @@ at the other side is that side's work. Streams that the listener opens, such as 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -54,20 +55,31 @@ async def connected(address: str) -> AsyncIterator[MuxedConn]:
 
 
 async def knock(address: str, seconds: float) -> float:
-    """Connect and leave, several at a time; returns how many connections came about."""
-    count, end = 0, time.monotonic() + seconds
+    """Connect and leave, several at a time; returns how many connections came about.
+
+    A listener may cut some of them; what that cost it counts among the others. Raises what it did when
+    it cuts nearly all.
+    """
+    count, cut, end = 0, 0, time.monotonic() + seconds
 
     async def one() -> None:
-        nonlocal count
+        nonlocal count, cut
         while time.monotonic() < end:
-            async with connected(address) as conn:
-                # The dialler is done a message earlier: an answer shows that the listener is as well.
-                await _first_answer(conn)
-                count += 1
+            try:
+                async with connected(address) as conn:
+                    # The dialler is done a message earlier: an answer shows that the listener is as well.
+                    await _first_answer(conn)
+                    count += 1
+            except* AirError:
+                cut += 1
+                if cut > 3 * count + ABREAST:
+                    raise
 
     async with anyio.create_task_group() as tasks:
         for _ in range(ABREAST):
             tasks.start_soon(one)
+    if cut:
+        print(f"{cut} of {cut + count} connections were cut", file=sys.stderr)
     return count
 
 
