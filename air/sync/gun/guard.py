@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
+from air.base.bucket import TokenBucket
 from air.base.clock import Now
 from air.base.errors import LimitReached, Violation
 
@@ -79,15 +80,14 @@ class GuardConfig:
     """After so long other connections get their turn."""
 
 
-class _Bucket:
-    """Tokens that come back with time. Charges are taken at any moment, time passes in ``refill``."""
+class _Bucket(TokenBucket):
+    """Charges are taken at any moment, time passes in ``refill``."""
 
-    __slots__ = ("_at", "_burst", "_rate", "charged", "code", "level", "since", "text")
+    __slots__ = ("charged", "code", "since", "text")
 
     def __init__(self, burst: float, rate: float, code: str, text: str) -> None:
-        self._burst, self._rate, self.code, self.text = burst, rate, code, text
-        self.level = burst
-        self._at = 0.0
+        super().__init__(burst, rate)
+        self.code, self.text = code, text
         self.charged = False
         """Something was taken since it was last looked at."""
         self.since: float | None = None
@@ -98,14 +98,9 @@ class _Bucket:
         self.charged = True
 
     def refill(self, monotonic: float) -> None:
-        self.level = min(self._burst, self.level + (monotonic - self._at) * self._rate)
-        self._at = monotonic
+        super().refill(monotonic)
         if self.since is not None and self.level * 2 >= self._burst:
             self.since = None
-
-    @property
-    def wait_seconds(self) -> float:
-        return max(0.0, -self.level / self._rate)
 
 
 _NOTHING: set[Hashable] = set()

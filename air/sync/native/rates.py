@@ -6,28 +6,12 @@ that is too fast has to wait. Frames that carry nothing are another matter.
 
 from __future__ import annotations
 
+from air.base.bucket import TokenBucket
 from air.base.clock import Now
 from air.base.errors import LimitReached
 from air.sync.native.limits import RatesConfig
 
 __all__ = ["Rates"]
-
-
-class _Bucket:
-    """Tokens that come back with time."""
-
-    __slots__ = ("_at", "_burst", "_rate", "level")
-
-    def __init__(self, burst: float, rate: float) -> None:
-        self._burst, self._rate = burst, rate
-        self.level = burst
-        self._at = 0.0
-
-    def wait(self, monotonic: float) -> float:
-        """Seconds until it is above zero again."""
-        self.level = min(self._burst, self.level + (monotonic - self._at) * self._rate)
-        self._at = monotonic
-        return max(0.0, -self.level / self._rate)
 
 
 class Rates:
@@ -37,10 +21,10 @@ class Rates:
 
     def __init__(self, config: RatesConfig) -> None:
         self._config = config
-        self._bytes = _Bucket(config.bytes_burst, config.bytes_per_second)
-        self._puts = _Bucket(config.puts_burst, config.puts_per_second)
-        self._gets = _Bucket(config.gets_burst, config.gets_per_second)
-        self._idles = _Bucket(config.idles_burst, config.idles_per_second)
+        self._bytes = TokenBucket(config.bytes_burst, config.bytes_per_second)
+        self._puts = TokenBucket(config.puts_burst, config.puts_per_second)
+        self._gets = TokenBucket(config.gets_burst, config.gets_per_second)
+        self._idles = TokenBucket(config.idles_burst, config.idles_per_second)
         self._since: float | None = None
         """Since when it sends too many frames that carry nothing."""
 
