@@ -26,6 +26,7 @@ FLOORS: dict[str, str] = {
     "mux": "base transport",
     "swarm": "base codec transport negotiate security mux",
     "protocols": "base pb codec mux swarm",
+    "dht": "base pb codec swarm",
     # data tower
     "model": "base",
     "store": "base model",
@@ -33,21 +34,21 @@ FLOORS: dict[str, str] = {
     # bridge
     "sync": "base codec pb model store graph transport security mux swarm protocols",
     # roots
-    "node": "base model store graph transport negotiate security mux swarm protocols sync",
+    "node": "base model store graph transport negotiate security mux swarm protocols dht sync",
     "testing": "base model store graph transport negotiate security mux swarm protocols sync",
     "sim": "base codec model store graph security mux sync",
     "daemon": "base model node sim",
 }
 
 DOORS: dict[str, str] = {
-    "anyio": "transport negotiate security mux swarm protocols store/worker sync/exchange sync/hub sync/local"
-    " sync/gun/session sync/native/session sync/native/carrier sync/repair/session sync/source sync/opening"
-    " sync/blocking node daemon testing",
+    "anyio": "transport negotiate security mux swarm protocols dht store/worker sync/exchange sync/hub"
+    " sync/local sync/gun/session sync/native/session sync/native/carrier sync/repair/session sync/source"
+    " sync/opening sync/blocking node daemon testing",
     "apsw": "store/file store/refusal",
     "Cryptodome": "security/psk",
     "cryptography": "base/keys base/public_key base/private_key security/noise security/tls",
     "dns": "transport/resolve",
-    "google": "pb codec security protocols sync/native sync/repair",
+    "google": "pb codec security protocols dht sync/native sync/repair",
     "hypercorn": "daemon/serve",
     "multiaddr": "base/address",
     "noise": "security/noise/core",

@@ -14,7 +14,7 @@ from air.base.peer_id import PeerId
 
 if TYPE_CHECKING:
     from air.swarm.events import EventWatch
-    from air.swarm.peerbook import PeerBook
+    from air.swarm.peerbook import PeerBook, Source
     from air.swarm.score import Scores
     from air.swarm.session import Session
     from air.swarm.stream import Stream
@@ -81,6 +81,10 @@ class Host(Protocol):
 
     async def open_stream(self, peer: PeerId, protocols: str | Sequence[str]) -> Stream:
         """A new stream to ``peer``, dialled if need be. Raises as ``dial`` and ``Session.open_stream``."""
+        ...
+
+    def discovered(self, peer: PeerId, addresses: Iterable[Multiaddr], source: Source) -> None:
+        """Addresses of a peer came up: remember them, and tell watchers of events when the peer is new."""
         ...
 
     def events(self) -> EventWatch:

@@ -7,7 +7,8 @@ peer says never changes what is kept of another, unless that other has signed it
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -82,6 +83,7 @@ class PeerBook:
     def __init__(self, config: PeerBookConfig | None = None) -> None:
         self._config = PeerBookConfig() if config is None else config
         self._peers: OrderedDict[PeerId, _Known] = OrderedDict()
+        self._followers: list[Callable[[PeerInfo], None]] = []
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -174,7 +176,20 @@ class PeerBook:
             info.protocol_version = protocol_version
         if public_key is not None:
             info.public_key = public_key
+        if protocols is not None:
+            for follower in self._followers:
+                follower(info)
         return info
+
+    @contextmanager
+    def follow(self, follower: Callable[[PeerInfo], None]) -> Iterator[None]:
+        """Inside a block, call ``follower`` whenever a peer says what it speaks. It must return at once; the
+        addresses that the peer told with it are known a moment later."""
+        self._followers.append(follower)
+        try:
+            yield
+        finally:
+            self._followers.remove(follower)
 
     def info(self, peer: PeerId) -> PeerInfo | None:
         """What is known of a peer. The object follows later changes."""

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "limits.md").read_text()
 SECTIONS = re.findall(r"^`([a-z_.]+)\.([A-Z]\w+)`\n\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
-FLOORS = ("base", "codec", "transport", "graph", "store", "sync", "node", "daemon")
+FLOORS = ("base", "codec", "transport", "dht", "graph", "store", "sync", "node", "daemon")
 SOURCE = "\n".join(path.read_text() for floor in FLOORS for path in (ROOT / "air" / floor).rglob("*.py"))
 
 

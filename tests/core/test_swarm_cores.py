@@ -151,6 +151,17 @@ def test_the_peer_book_is_bounded_and_keeps_who_is_in_use() -> None:
 # Scores and gate
 
 
+def test_whoever_follows_the_peer_book_hears_what_peers_speak() -> None:
+    book, heard = PeerBook(), list[tuple[str, frozenset[str]]]()
+    peer = Identity.generate().peer_id
+    with book.follow(lambda info: heard.append((info.peer, info.protocols))):
+        book.present(peer, protocols=["/a"])
+        book.present(peer, agent="nothing about protocols")
+        book.present(peer, protocols=["/b"])
+    book.present(peer, protocols=["/c"])
+    assert heard == [(peer, frozenset({"/a"})), (peer, frozenset({"/b"}))]
+
+
 def test_who_breaks_rules_is_shut_out_longer_each_time() -> None:
     clock, scores = ManualClock(), Scores(ScoreConfig(offences_max=3.0, ban_seconds=10, ban_seconds_max=35))
     assert scores.blame("ann", 1.0, clock.now()) == 0.0

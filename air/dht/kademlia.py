@@ -1,0 +1,218 @@
+"""The DHT as a service of a node: who is where, who holds what. (shell)
+
+    dht = Kademlia(mode=Mode.SERVER)
+    async with Node(identity, …, services=[Identify(), dht], …) as node:
+        await dht.ready()
+        contact = await dht.find_peer(peer)
+
+A server answers others and is in their tables; a client only asks. It needs ``Identify`` beside it, from
+which it learns who is a server. Source: libp2p kad-dht.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from air.base.address import Multiaddr
+from air.base.errors import AirError, ConfigError, Misuse, Violation
+from air.base.peer_id import PeerId
+from air.dht.config import KadConfig
+from air.dht.message import Contact, Kind, Message, Record
+from air.dht.parts import Parts
+from air.dht.upkeep import Upkeep
+from air.dht.values import Namespaces, PublicKeys, Validator
+from air.swarm.api import Host, StreamHandler
+from air.swarm.stream import Stream
+
+__all__ = ["Kademlia", "Mode"]
+
+
+class Mode(StrEnum):
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class Kademlia:
+    """Searches the network, keeps what others put here, and puts this peer's own things again in time."""
+
+    def __init__(
+        self,
+        config: KadConfig | None = None,
+        *,
+        mode: Mode = Mode.CLIENT,
+        namespaces: Mapping[str, Validator] | None = None,
+    ) -> None:
+        """``namespaces``: who judges values, by the first part of their key; None: ``/pk/…`` alone.
+
+        Raises ConfigError when a bootstrap address names no peer.
+        """
+        self.config = KadConfig() if config is None else config
+        self.mode = mode
+        self._namespaces = Namespaces({"pk": PublicKeys()} if namespaces is None else namespaces)
+        self._bootstrap = [Multiaddr(text) for text in self.config.bootstrap]
+        if any(address.peer is None for address in self._bootstrap):
+            raise ConfigError("a bootstrap address ends in /p2p/ and a peer id", code="config.bad-peer")
+        self._parts: Parts | None = None
+        self._upkeep: Upkeep | None = None
+
+    # -- as a service ----------------------------------------------------------
+
+    @property
+    def handlers(self) -> Mapping[str, StreamHandler]:
+        return {self.config.protocol: self._serve} if self.mode is Mode.SERVER else {}
+
+    async def run(self, host: Host, *, task_status: Any) -> None:
+        self._parts = Parts(host, self.config, self._namespaces)
+        self._upkeep = Upkeep(self._parts, self._bootstrap)
+        with host.peerbook.follow(self._upkeep.presented):
+            task_status.started()
+            await self._upkeep.run()
+
+    async def _serve(self, stream: Stream) -> None:
+        await self._here().server.serve(stream)
+
+    # -- peers -----------------------------------------------------------------
+
+    @property
+    def peers(self) -> tuple[PeerId, ...]:
+        """The servers in the table."""
+        return () if self._parts is None else self._parts.table.peers
+
+    async def ready(self, peers: int = 1) -> None:
+        """Wait until the table holds so many servers."""
+        await self._here().ready(peers)
+
+    async def closest(self, key: bytes) -> list[Contact]:
+        """The ``k`` servers closest to ``key``, the closest first. Raises AirError ``kad.nobody``."""
+        lookup = await self._here().querier.search(key, settle=self.config.k)
+        if not lookup.closest:
+            raise _nobody()
+        return lookup.closest
+
+    async def find_peer(self, peer: PeerId) -> Contact:
+        """Where a peer is, as others say. Raises AirError ``kad.not-found``."""
+        found: dict[Multiaddr, None] = {}
+
+        def heard(contact: Contact, answer: Message) -> bool:
+            for one in (contact, *answer.closer):
+                if one.peer == peer:
+                    found.update(dict.fromkeys(one.addresses))
+            return bool(found)
+
+        await self._here().querier.search(peer.multihash, settle=self.config.k, heard=heard)
+        if not found:
+            raise AirError(f"nobody knows where {peer} is", code="kad.not-found")
+        return Contact(peer, tuple(found))
+
+    # -- values ----------------------------------------------------------------
+
+    async def put_value(self, key: bytes, value: bytes) -> int:
+        """Have the ``k`` closest servers keep a value, now and every ``republish_seconds``.
+
+        Returns how many took it. Raises Misuse with the code of the namespace when it is not valid, and
+        AirError ``kad.nobody`` when no server took it; it is tried again in time even so.
+        """
+        self._valid(key, value)
+        self._tasks().keep_value(key, value)
+        taken = await self._here().spread_value(key, value)
+        if not taken:
+            raise _nobody()
+        return taken
+
+    async def get_value(self, key: bytes, *, quorum: int = 0) -> bytes:
+        """The best of the values found under ``key``: of ``quorum`` answers, or of the whole search.
+
+        Servers among the closest that hold another, or none, are given the best. Raises AirError
+        ``kad.not-found``, and Misuse when the key is of no namespace.
+        """
+        parts, namespaces = self._here(), self._namespaces
+        self._valid(key)
+        values: dict[PeerId, bytes] = {}
+        own = parts.records.get(key, parts.host.env.clock.now())
+        if own is not None:
+            values[parts.host.peer] = own.value
+
+        def heard(contact: Contact, answer: Message) -> bool:
+            record = answer.record
+            if record is not None and record.key == key:
+                try:
+                    namespaces.validate(key, record.value)
+                except Violation:
+                    return False
+                values[contact.peer] = record.value
+            return 0 < quorum <= len(values)
+
+        lookup = await parts.querier.search(key, Kind.GET_VALUE, settle=self.config.beta, heard=heard)
+        if not values:
+            raise AirError("nobody holds a value under this key", code="kad.not-found")
+        held = list(values.values())
+        best = held[namespaces.best(key, held)]
+        behind = [contact for contact in lookup.closest if values.get(contact.peer) != best]
+        await parts.querier.spread(behind, Message(Kind.PUT_VALUE, key, Record(key, best)))
+        return best
+
+    def stop_putting(self, key: bytes) -> None:
+        """Not again; what servers keep runs out by itself."""
+        self._tasks().drop_value(key)
+
+    def _valid(self, key: bytes, value: bytes | None = None) -> None:
+        try:
+            if value is None:
+                self._namespaces.of(key)
+            else:
+                self._namespaces.validate(key, value)
+        except Violation as error:
+            raise Misuse(error.message, code=error.code) from None
+
+    # -- providers -------------------------------------------------------------
+
+    async def provide(self, key: bytes) -> int:
+        """Tell the closest servers that this peer has what ``key``, a multihash, names, now and again.
+
+        Returns how many were told. Raises Misuse ``kad.key-too-long``, AirError ``kad.nobody``.
+        """
+        if not 0 < len(key) <= self.config.provider_key_bytes_max:
+            raise Misuse(f"a provider key of {len(key)} bytes", code="kad.key-too-long")
+        self._tasks().keep_provided(key)
+        told = await self._here().spread_provider(key)
+        if not told:
+            raise _nobody()
+        return told
+
+    async def find_providers(self, key: bytes, *, count: int = 20) -> list[Contact]:
+        """Up to ``count`` peers that say they have what ``key`` names. Raises AirError ``kad.not-found``."""
+        parts = self._here()
+        found = {one.peer: one for one in parts.providers.of(key, parts.host.env.clock.now())}
+
+        def heard(_: Contact, answer: Message) -> bool:
+            for one in answer.providers:
+                if one.peer not in found or one.addresses:
+                    found[one.peer] = one
+            return len(found) >= count
+
+        await parts.querier.search(key, Kind.GET_PROVIDERS, settle=self.config.k, heard=heard)
+        if not found:
+            raise AirError("nobody says to have it", code="kad.not-found")
+        return list(found.values())[:count]
+
+    def stop_providing(self, key: bytes) -> None:
+        """Not again; what servers know runs out by itself."""
+        self._tasks().drop_provided(key)
+
+    # -- inside ----------------------------------------------------------------
+
+    def _here(self) -> Parts:
+        if self._parts is None:
+            raise Misuse("the DHT belongs to no running node")
+        return self._parts
+
+    def _tasks(self) -> Upkeep:
+        if self._upkeep is None:
+            raise Misuse("the DHT belongs to no running node")
+        return self._upkeep
+
+
+def _nobody() -> AirError:
+    return AirError("no server of the DHT answers", code="kad.nobody")
