@@ -17,23 +17,9 @@ from air.daemon.memory import quieten
 from air.node import plugins, presets
 from air.node.heap import keep_blocks
 from air.node.interop import dial, listen, probe
-from air.node.interop_ops import Options
+from air.node.interop_ops import OPERATIONS, Options
 
 __all__ = ["perform"]
-
-OPS: Final = (
-    "identify",
-    "ping",
-    "echo",
-    "perf",
-    "half-close",
-    "reset",
-    "kad-put",
-    "kad-get",
-    "provide",
-    "find-providers",
-    "find-peer",
-)
 
 
 class _Parser(ArgumentParser):
@@ -99,7 +85,7 @@ def _parser(action: str) -> _Parser | None:
             help="for the dial and for each operation",
         )
     if action == "dial":
-        add("--ops", default="identify,ping", help=f"of {', '.join(OPS)}")
+        add("--ops", default="identify,ping", help=f"of {', '.join(OPERATIONS)}")
         add("--bytes", metavar="N", type=int, default=1024 * 1024, help="for each echo")
         add("--up", metavar="N", type=int, default=1024 * 1024, help="bytes that perf sends")
         add("--down", metavar="N", type=int, default=1024 * 1024, help="bytes that perf fetches")
@@ -111,9 +97,15 @@ def _parser(action: str) -> _Parser | None:
             default=0,
             help="streams opened a second on mplex; a stock js-libp2p takes 5, the default",
         )
-        add("--key", default="")
-        add("--value", default="")
-    add("--dht", choices=("server", "client", "off"), default="off")
+        add(
+            "--key",
+            metavar="KEY",
+            default="/air/k",
+            help="what the operations of the DHT put, get and provide",
+        )
+        add("--value", metavar="TEXT", default="v", help="what kad-put puts")
+        add("--target", metavar="PEER", default="", help="whom find-peer finds; default: the dialled peer")
+    add("--dht", choices=("server", "client", "off"), default="off", help="part in the Kademlia DHT")
     add("--bootstrap", metavar="MULTIADDR", action="append", default=[], help="a peer to dial first")
     return parser
 
@@ -123,8 +115,6 @@ def _options(args: Namespace, address: str) -> Options:
         identity = Identity(bytes.fromhex(args.seed)) if args.seed else Identity.generate()
     except ValueError:
         raise Misuse("--seed wants 64 hex digits") from None
-    if args.dht == "server":
-        raise Misuse("this version has no DHT to serve")
     get = vars(args).get
     listen_on = []
     if get("tcp_port") is not None or get("ws_port") is None:
@@ -133,9 +123,9 @@ def _options(args: Namespace, address: str) -> Options:
         listen_on.append(f"tcp/{get('ws_port')}/ws")
     host = get("host") or "127.0.0.1"
     ops = tuple(word for word in (get("ops") or "").split(",") if word)
-    unknown = [word for word in ops if word not in OPS]
+    unknown = [word for word in ops if word not in OPERATIONS]
     if unknown:
-        raise Misuse(f"there is no operation {unknown[0]}; there are {', '.join(OPS)}")
+        raise Misuse(f"there is no operation {unknown[0]}; there are {', '.join(OPERATIONS)}")
     return Options(
         identity=identity,
         muxers=tuple(presets.MUXERS) if args.muxer == "both" else (args.muxer,),
@@ -150,6 +140,10 @@ def _options(args: Namespace, address: str) -> Options:
         count=max(1, get("count") or 1),
         timeout_seconds=(get("timeout") or 30_000.0) / 1000,
         mplex_opens=get("mplex_opens") or 0,
+        dht=args.dht,
+        key=get("key") or "",
+        value=get("value") or "",
+        target=get("target") or "",
         json=args.json,
     )
 

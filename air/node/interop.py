@@ -14,7 +14,7 @@ from typing import Any, Final
 import anyio
 
 from air.base.address import Multiaddr
-from air.base.errors import AirError, Unreachable, Violation
+from air.base.errors import AirError, Unreachable
 from air.node.interop_ops import OPERATIONS, Bench, Options, identify, ping
 from air.node.node import Node
 from air.node.state import tell_state
@@ -87,10 +87,7 @@ async def _result(op: str, bench: Bench, session: Session) -> bool:
     start = time.perf_counter()
     try:
         with anyio.fail_after(bench.options.timeout_seconds):
-            work = OPERATIONS.get(op)
-            if work is None:
-                raise Violation(f"{op} is not in this version", code="interop.unknown-op")
-            fields = await work(bench, session)
+            fields = await OPERATIONS[op](bench, session)
     except (AirError, TimeoutError, ExceptionGroup) as error:
         _print("result", op=op, ok=False, **_told(_first(error)))
         return False

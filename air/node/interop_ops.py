@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import statistics
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,8 +11,12 @@ from typing import Any, Final
 
 import anyio
 
-from air.base.errors import Closed, Reset, Violation
+from air.base.errors import Closed, Denied, Reset, Violation
 from air.base.keys import Identity
+from air.base.peer_id import PeerId
+from air.dht.config import PROTOCOL as KADEMLIA
+from air.dht.kademlia import Kademlia, Mode
+from air.dht.values import Anything, PublicKeys
 from air.mux.mplex.config import MplexConfig
 from air.mux.mplex.conn import Mplex
 from air.node import presets
@@ -19,6 +24,7 @@ from air.node.node import Node
 from air.protocols import Echo, Identify, Perf, Ping
 from air.protocols.echo import PROTOCOL as ECHO
 from air.protocols.perf import measure
+from air.swarm.api import Service
 from air.swarm.session import Session
 from air.swarm.swarm import SwarmConfig
 from air.swarm.upgrade import UpgradeConfig
@@ -47,6 +53,12 @@ class Options:
     timeout_seconds: float = 30.0
     mplex_opens: int = 0
     """Streams opened a second on mplex; 0 for what the muxer does by itself."""
+    dht: str = "off"
+    """``server``, ``client`` or ``off``; an operation of the DHT makes a client of a peer without."""
+    key: str = "/air/k"
+    value: str = "v"
+    target: str = ""
+    """Whom ``find-peer`` looks for; empty: the dialled peer."""
     json: bool = False
 
 
@@ -60,12 +72,20 @@ class Bench:
         if options.mplex_opens:
             paced = MplexConfig(opens_max=options.mplex_opens, opens_seconds=1.0)
             muxers = [Mplex(paced) if isinstance(one, Mplex) else one for one in muxers]
+        services: list[Service] = [self.ping, self.identify, Echo(), Perf()]
+        self.dht: Kademlia | None = None
+        if options.dht != "off" or KAD_OPERATIONS.keys() & set(options.ops):
+            mode = Mode.SERVER if options.dht == "server" else Mode.CLIENT
+            # Who provides something says where it is.
+            listen = listen or ("/ip4/127.0.0.1/tcp/0",)
+            self.dht = Kademlia(mode=mode, namespaces={"pk": PublicKeys(), "air": Anything()})
+            services.append(self.dht)
         self.node = Node(
             options.identity,
             presets.transports(),
             [presets.security(name) for name in options.security],
             muxers,
-            [self.ping, self.identify, Echo(), Perf()],
+            services,
             listen,
             config=SwarmConfig(upgrade=UpgradeConfig(guess=guess)),
         )
@@ -165,6 +185,55 @@ async def _reset(bench: Bench, session: Session) -> Fields:
     return {"streams": RESETS}
 
 
+async def _in_dht(bench: Bench, session: Session) -> Kademlia:
+    """The DHT, once the dialled peer is in the table."""
+    assert bench.dht is not None
+    if KADEMLIA not in (await bench.identify.ask(session)).protocols:
+        raise Denied("the peer serves no DHT", code="kad.no-server")
+    while session.peer not in bench.dht.peers:
+        await bench.dht.ready(len(bench.dht.peers) + 1)
+    return bench.dht
+
+
+def _provider_key(bench: Bench) -> bytes:
+    """A multihash: sha2-256, 32 bytes."""
+    return b"\x12\x20" + hashlib.sha256(bench.options.key.encode()).digest()
+
+
+async def _kad_put(bench: Bench, session: Session) -> Fields:
+    dht, options = await _in_dht(bench, session), bench.options
+    return {"stored": await dht.put_value(options.key.encode(), options.value.encode())}
+
+
+async def _kad_get(bench: Bench, session: Session) -> Fields:
+    dht = await _in_dht(bench, session)
+    value = await dht.get_value(bench.options.key.encode())
+    return {"value": value.decode("utf-8", "replace")}
+
+
+async def _provide(bench: Bench, session: Session) -> Fields:
+    dht = await _in_dht(bench, session)
+    return {"told": await dht.provide(_provider_key(bench))}
+
+
+async def _find_providers(bench: Bench, session: Session) -> Fields:
+    dht = await _in_dht(bench, session)
+    return {"providers": [str(one.peer) for one in await dht.find_providers(_provider_key(bench))]}
+
+
+async def _find_peer(bench: Bench, session: Session) -> Fields:
+    dht, target = await _in_dht(bench, session), bench.options.target
+    found = await dht.find_peer(PeerId(target) if target else session.peer)
+    return {"peer": str(found.peer), "addrs": [str(address) for address in found.addresses]}
+
+
+KAD_OPERATIONS: Final[dict[str, Callable[[Bench, Session], Awaitable[Fields]]]] = {
+    "kad-put": _kad_put,
+    "kad-get": _kad_get,
+    "provide": _provide,
+    "find-providers": _find_providers,
+    "find-peer": _find_peer,
+}
 OPERATIONS: Final[dict[str, Callable[[Bench, Session], Awaitable[Fields]]]] = {
     "identify": identify,
     "ping": ping,
@@ -172,4 +241,5 @@ OPERATIONS: Final[dict[str, Callable[[Bench, Session], Awaitable[Fields]]]] = {
     "perf": _perf,
     "half-close": _half_close,
     "reset": _reset,
+    **KAD_OPERATIONS,
 }

@@ -241,7 +241,12 @@ def test_parts_of_other_packages_are_found_by_entry_point(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize(
-    ("name", "lines", "says"), [("custom_stack", 40, "HELLO"), ("custom_transport", 60, "ms to 12D3")]
+    ("name", "lines", "says"),
+    [
+        ("custom_stack", 40, "HELLO"),
+        ("custom_transport", 60, "ms to 12D3"),
+        ("find_peers", 45, "the last one reads hello"),
+    ],
 )
 def test_an_example_runs_and_is_short(name: str, lines: int, says: str, backend: str) -> None:
     script = ROOT / "examples" / f"{name}.py"
@@ -311,9 +316,39 @@ def test_interop_listen_and_dial_speak_json_lines(backend: str) -> None:
             assert [(one["event"], one["op"], one["ok"]) for one in found[1:]] == [
                 ("result", op, True) for op in ops.split(",")
             ]
-        failed = events(air("interop", "dial", tcp, "--ops", "ping,kad-get", code=1).split("air:")[0])
+        failed = events(air("interop", "dial", tcp, "--ops", "ping,kad-get", code=1))
         assert [one["ok"] for one in failed[1:]] == [True, False]
-        assert failed[2]["code"] == "interop.unknown-op"
+        assert failed[2]["code"] == "kad.no-server"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_interop_puts_gets_provides_and_finds_through_a_server_of_the_dht(backend: str) -> None:
+    options = ("--backend", backend)
+    with listener("--dht", "server", *options) as first:
+        server = first["addrs"][0]
+        assert "/ipfs/kad/1.0.0" in first["protocols"]
+        with listener("--dht", "server", "--bootstrap", server, *options) as second:
+            said = ("--key", "/air/greeting", "--value", "hello", "--target", second["peer"])
+            ops = ("--ops", "kad-put,kad-get,provide,find-providers,find-peer")
+            connected, put, got, _, providers, found = events(
+                air("interop", "dial", server, *ops, *said, *options)
+            )
+            assert connected["event"] == "connected"
+            assert put["stored"] == 2
+            assert got["value"] == "hello"
+            assert len(providers["providers"]) == 1
+            assert (found["peer"], [f"{one}/p2p/{found['peer']}" for one in found["addrs"]]) == (
+                second["peer"],
+                second["addrs"],
+            )
+            # Another one, through the other server.
+            _, again, also = events(
+                air("interop", "dial", second["addrs"][0], "--ops", "kad-get,find-providers", *said, *options)
+            )
+            assert again["value"] == "hello"
+            assert also["providers"] == providers["providers"]
+            missing = air("interop", "dial", server, "--ops", "kad-get", "--key", "/air/none", code=1)
+            assert events(missing)[1]["code"] == "kad.not-found"
 
 
 def test_a_reader_that_has_seen_enough_of_interop_is_no_failure() -> None:
