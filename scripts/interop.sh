@@ -63,7 +63,7 @@ py() {
 
 go_() {
   local made
-  made=$(product go go/go.mod go/main.go)
+  made=$(product go go/go.mod go/main.go go/kad.go)
   [ ! -x "$made/peer" ] || return 0
   command -v go >/dev/null || { echo "Go is not installed; the go peer needs 1.26 or newer." >&2; exit 1; }
   cp -r "$sources/go" "$scratch/go"
@@ -74,7 +74,7 @@ go_() {
 
 rust() {
   local made
-  made=$(product rust rust/Cargo.toml rust/src/main.rs rust/src/serve.rs)
+  made=$(product rust rust/Cargo.toml rust/src/main.rs rust/src/kad.rs rust/src/serve.rs)
   [ ! -x "$made/peer" ] || return 0
   command -v cargo >/dev/null || { echo "Cargo is not installed; the rust peer needs Rust 1.88 or newer." >&2; exit 1; }
   # The folder of the build stays, with the lock that Cargo makes: a change of our few lines builds in seconds.

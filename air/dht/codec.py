@@ -93,9 +93,9 @@ def _contacts(peers: Iterable[pb.KadPeer], config: KadConfig) -> tuple[Contact, 
             continue
         # An address may end in the name of its peer, which says nothing new, or of another, which is wrong.
         addresses = tuple(
-            address.bare or address
+            bare
             for address in read_addresses(peer.addrs, config.addresses_max)
-            if address.peer in (None, id)
+            if address.peer in (None, id) and (bare := address.bare) is not None
         )
         found[id] = Contact(id, addresses, _LINKS.get(peer.connection, Link.NOT_CONNECTED))
     return tuple(found.values())

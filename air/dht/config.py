@@ -34,6 +34,8 @@ class KadConfig:
     """An inbound stream without a question is closed after this long."""
     inbound_max: int = 8
     """Streams of one peer at a time (py-libp2p allows itself 12 in all)."""
+    outbound_max: int = 4
+    """Streams to one peer at a time; further questions to it wait their turn."""
     requests_per_second: float = 50.0
     """Questions of one peer in the long run; a faster one waits for its answers. A write counts as ten."""
     requests_burst: float = 200.0
@@ -78,5 +80,6 @@ class KadConfig:
     """Multiaddrs with a peer id: dialled at the start, and again while the table is empty."""
 
     def __post_init__(self) -> None:
-        if min(self.k, self.alpha, self.beta, self.asked_max, self.addresses_max) < 1:
-            raise ValueError("k, alpha, beta, asked_max and addresses_max are at least 1")
+        counts = (self.k, self.alpha, self.beta, self.asked_max, self.addresses_max, self.providers_max)
+        if min(counts) < 1:
+            raise ValueError("k, alpha, beta, asked_max, addresses_max and providers_max are at least 1")

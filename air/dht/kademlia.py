@@ -111,12 +111,18 @@ class Kademlia:
     async def put_value(self, key: bytes, value: bytes) -> int:
         """Have the ``k`` closest servers keep a value, now and every ``republish_seconds``.
 
-        Returns how many took it. Raises Misuse with the code of the namespace when it is not valid, and
-        AirError ``kad.nobody`` when no server took it; it is tried again in time even so.
+        Returns how many took it. Raises Misuse when it is too long (``kad.key-too-long``,
+        ``kad.value-too-big``), not valid (the code of its namespace), or worse than one that is held here
+        (``kad.superseded``). Raises AirError ``kad.nobody`` when no server took it; it is put again in time
+        even so.
         """
+        parts = self._here()
         self._valid(key, value)
+        held = self._held(parts, key)
+        if held is not None and held != value and not self._namespaces.best(key, (held, value)):
+            raise Misuse("a better value is held under this key", code="kad.superseded")
         self._tasks().keep_value(key, value)
-        taken = await self._here().spread_value(key, value)
+        taken = await parts.spread_value(key, value)
         if not taken:
             raise _nobody()
         return taken
@@ -130,9 +136,9 @@ class Kademlia:
         parts, namespaces = self._here(), self._namespaces
         self._valid(key)
         values: dict[PeerId, bytes] = {}
-        own = parts.records.get(key, parts.host.env.clock.now())
+        own = self._held(parts, key)
         if own is not None:
-            values[parts.host.peer] = own.value
+            values[parts.host.peer] = own
 
         def heard(contact: Contact, answer: Message) -> bool:
             record = answer.record
@@ -157,7 +163,24 @@ class Kademlia:
         """Not again; what servers keep runs out by itself."""
         self._tasks().drop_value(key)
 
+    def _held(self, parts: Parts, key: bytes) -> bytes | None:
+        """The value that this peer holds under a key, if it is still valid."""
+        record = parts.records.get(key, parts.host.env.clock.now())
+        if record is None:
+            return None
+        try:
+            self._namespaces.validate(key, record.value)
+        except Violation:
+            parts.records.drop(key)
+            return None
+        return record.value
+
     def _valid(self, key: bytes, value: bytes | None = None) -> None:
+        config = self.config
+        if len(key) > config.record_key_bytes_max:
+            raise Misuse(f"a record key of {len(key)} bytes", code="kad.key-too-long")
+        if value is not None and len(value) > config.value_bytes_max:
+            raise Misuse(f"a value of {len(value)} bytes", code="kad.value-too-big")
         try:
             if value is None:
                 self._namespaces.of(key)

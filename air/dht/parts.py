@@ -52,17 +52,21 @@ class Parts:
             await self._changed.wait()
 
     async def spread_value(self, key: bytes, value: bytes) -> int:
-        """Have the closest servers, and this peer, keep a value; returns how many others took it."""
-        record = Record(key, value)
-        self.records.put(record, self.host.env.clock.now())
+        """Have the closest servers, and this peer, keep a value, or the better one that came since.
+
+        Returns how many others took it. Raises Violation when it is not valid any more.
+        """
+        record, now = Record(key, value), self.host.env.clock.now()
+        if not self.records.put(record, now):
+            record = self.records.get(key, now) or record
         lookup = await self.querier.search(key, settle=self.config.k)
         return await self.querier.spread(lookup.closest, Message(Kind.PUT_VALUE, key, record))
 
     async def spread_provider(self, key: bytes) -> int:
         """Tell the closest servers that this peer has what ``key`` names; returns how many were told."""
         host = self.host
-        own = Contact(host.peer, host.addresses)
-        self.providers.add(key, own, host.env.clock.now())
+        # Here without addresses: whoever asks is told those of the moment.
+        self.providers.add(key, Contact(host.peer), host.env.clock.now())
         lookup = await self.querier.search(key, settle=self.config.k)
-        message = Message(Kind.ADD_PROVIDER, key, providers=(own,))
+        message = Message(Kind.ADD_PROVIDER, key, providers=(Contact(host.peer, host.addresses),))
         return await self.querier.spread(lookup.closest, message, answered=False)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import anyio
 
 from air.base.errors import AirError, Closed, Reset, Violation
 from air.base.peer_id import PeerId
-from air.codec.frame import FrameReader, encode_frame
+from air.codec.frame import FrameReader, encode_frames
 from air.dht.codec import decode, encode
 from air.dht.config import KadConfig
 from air.dht.key import place
@@ -26,6 +28,14 @@ Heard: TypeAlias = Callable[[Contact, Message], bool]
 """Told of each answer of a search; True when that is enough."""
 
 
+@dataclass(eq=False, slots=True)
+class _Turns:
+    """The questions under way to one peer, and those that wait."""
+
+    room: anyio.Semaphore
+    wanted: int = 0
+
+
 class Querier:
     """Asks on behalf of a node, and keeps its table up to date with who answers."""
 
@@ -34,6 +44,7 @@ class Querier:
     ) -> None:
         """``joined`` is called when a peer has come into the table."""
         self._host, self._table, self._config, self._joined = host, table, config, joined
+        self._turns: dict[PeerId, _Turns] = {}
         counters = host.counters
         counters.describe("kad_requests_out", "Questions to peers of the DHT, by result.", "result")
         counters.describe("kad_searches", "Searches begun in the DHT.")
@@ -49,14 +60,15 @@ class Querier:
         Raises Violation ``kad.…`` when it does not answer, or not as it should, and what ``Host.dial`` and
         opening a stream raise.
         """
-        answer = await self._request(contact, message)
-        if answer is None or answer.kind is not message.kind:
-            raise Violation("an answer to another question", code="kad.wrong-answer")
-        return answer
+        return await self._request(contact, [message])
 
     async def tell(self, contact: Contact, message: Message) -> None:
-        """Send what nobody answers: ADD_PROVIDER. Raises as :meth:`ask`."""
-        await self._request(contact, message, answered=False)
+        """Have a peer take what nobody answers: ADD_PROVIDER. Raises as :meth:`ask`.
+
+        A question follows it on the same stream. Its answer shows that the peer has come past what it was
+        told, which would be lost if this side left before.
+        """
+        await self._request(contact, [message, Message(Kind.FIND_NODE, message.key)])
 
     async def search(
         self, key: bytes, kind: Kind = Kind.FIND_NODE, *, settle: int, heard: Heard | None = None
@@ -113,11 +125,12 @@ class Querier:
                 tasks.start_soon(one, contact)
         return taken
 
-    async def _request(self, contact: Contact, message: Message, *, answered: bool = True) -> Message | None:
+    async def _request(self, contact: Contact, messages: Sequence[Message]) -> Message:
         host, peer, clock = self._host, contact.peer, self._host.env.clock
         try:
-            with anyio.fail_after(self._config.request_seconds):
-                answer = await self._exchange(contact, message, answered)
+            async with self._turn(peer):
+                with anyio.fail_after(self._config.request_seconds):
+                    answer = await self._exchange(contact, messages)
         except (AirError, TimeoutError) as error:
             code = error.code if isinstance(error, AirError) else "kad.timeout"
             host.counters.add("kad_requests_out", label=code)
@@ -127,7 +140,7 @@ class Querier:
             raise Violation("no answer in time", code=code) from None
         host.counters.add("kad_requests_out", label="ok")
         self._table.answered(peer, clock.now())
-        if answered and peer not in self._table:
+        if peer not in self._table:
             # Who answers is a server, and lives. It counts in the network where it really is: it may claim
             # to be in any other.
             session = host.session(peer)
@@ -136,25 +149,46 @@ class Querier:
                 self._joined()
         return answer
 
-    async def _exchange(self, contact: Contact, message: Message, answered: bool) -> Message | None:
+    @asynccontextmanager
+    async def _turn(self, peer: PeerId) -> AsyncIterator[None]:
+        turns = self._turns.get(peer)
+        if turns is None:
+            turns = self._turns[peer] = _Turns(anyio.Semaphore(self._config.outbound_max))
+        turns.wanted += 1
+        try:
+            async with turns.room:
+                yield
+        finally:
+            turns.wanted -= 1
+            if not turns.wanted:
+                del self._turns[peer]
+
+    async def _exchange(self, contact: Contact, messages: Sequence[Message]) -> Message:
+        config = self._config
         if contact.addresses:
             # Whoever told them may be wrong or lie: the handshake shows who is there.
             self._host.discovered(contact.peer, contact.addresses, Source.HINT)
         session = await self._host.dial(contact.peer)
-        async with await session.open_stream(self._config.protocol) as stream:
-            await stream.send(encode_frame(encode(message, self._config)))
-            await stream.send_eof()
-            return await self._answer(stream) if answered else None
+        async with await session.open_stream(config.protocol) as stream:
+            await stream.send(encode_frames(encode(message, config) for message in messages))
+            # The end is said behind the answer: py-libp2p resets a stream when it reads one, and its answer
+            # would be lost with that.
+            return await self._answer(stream, messages)
 
-    async def _answer(self, stream: Stream) -> Message:
-        reader = FrameReader(self._config.message_bytes_max, frames_max=1)
-        frames: list[bytes] = []
-        while not frames:
+    async def _answer(self, stream: Stream, messages: Sequence[Message]) -> Message:
+        """The answer to the last of ``messages``; nobody but py-libp2p answers those before it."""
+        reader = FrameReader(self._config.message_bytes_max)
+        silent = {message.kind for message in messages[:-1]}
+        while True:
             try:
                 data = await stream.receive()
             except Reset:
                 raise
             except Closed:
                 raise Violation("the peer left without an answer", code="kad.no-answer") from None
-            frames = reader.receive(data)
-        return decode(frames[0], self._config)
+            for frame in reader.receive(data):
+                answer = decode(frame, self._config)
+                if answer.kind is messages[-1].kind:
+                    return answer
+                if answer.kind not in silent:
+                    raise Violation("an answer to another question", code="kad.wrong-answer")

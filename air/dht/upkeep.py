@@ -149,7 +149,11 @@ class Upkeep:
                 self._provided[key] = self._due()
                 again.append(partial(self._parts.spread_provider, key))
         for spread in again:
-            await spread()
+            try:
+                await spread()
+            except AirError as error:
+                # A value may have an end of its own; and servers may be back the next time.
+                _LOG.info("not put again", extra={"code": error.code, "reason": str(error)})
 
     def _due(self) -> float:
         """About ``republish_seconds`` ahead: not all things of all peers at once."""

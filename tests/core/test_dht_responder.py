@@ -99,9 +99,10 @@ def nearest(key: bytes, peers: list[PeerId] = SERVERS) -> list[PeerId]:
 def test_a_question_is_answered_with_the_closest_peers_and_where_they_are(kind: Kind) -> None:
     setting = Setting()
     for key in (KEY, HASH, b"x", GUEST.multihash):
-        closer = setting.ask(kind, key).closer
-        assert names(closer) == nearest(key)[: CONFIG.k]
-        assert all(one.addresses == setting.book[one.peer] for one in closer)
+        answer = setting.ask(kind, key)
+        assert names(answer.closer) == nearest(key)[: CONFIG.k]
+        assert all(one.addresses == setting.book[one.peer] for one in answer.closer)
+        assert answer.key == (b"" if kind is Kind.FIND_NODE else key), "go does not repeat what was searched"
 
 
 @pytest.mark.parametrize("kind", ASKING)

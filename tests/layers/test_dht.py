@@ -258,6 +258,7 @@ async def test_a_peer_has_only_so_many_streams_and_waits_when_it_asks_too_fast()
     async with peers(Mode.SERVER, Mode.CLIENT, config=config) as (server, client):
         await client.joins(server)
         [session] = client.node.sessions
+        await until(lambda: not session.streams)
         held = [await session.open_stream(PROTOCOL) for _ in range(2)]
         for stream in held:
             await stream.send(encode_frame(encode(Message(Kind.PING), config)))
@@ -271,6 +272,17 @@ async def test_a_peer_has_only_so_many_streams_and_waits_when_it_asks_too_fast()
         start = anyio.current_time()
         assert len(await asked(session, *[Message(Kind.PING)] * 40)) == 40
         assert anyio.current_time() - start > 0.2
+
+
+async def test_many_searches_at_once_take_turns_at_a_server_that_takes_few_streams() -> None:
+    config = KadConfig(inbound_max=2, outbound_max=2)
+    async with peers(Mode.SERVER, Mode.CLIENT, config=config) as (server, client):
+        await client.joins(server)
+        async with anyio.create_task_group() as tasks:
+            for number in range(30):
+                tasks.start_soon(client.dht.closest, b"%d" % number)
+        assert server.node.swarm.counters.get("streams_failed", "kad.streams") == 0
+        assert client.node.swarm.counters.get("kad_requests_out", "ok") >= 30
 
 
 async def test_a_server_that_stops_serving_leaves_the_table_and_so_does_one_that_is_gone() -> None:

@@ -25,9 +25,12 @@ const { generateKeyPairFromSeed } = await import('@libp2p/crypto/keys')
 const { identify } = await import('@libp2p/identify')
 const { mplex } = await import('@libp2p/mplex')
 const { multiaddr } = await import('@multiformats/multiaddr')
+const { CID } = await import('multiformats/cid')
 const { noise } = await import('@libp2p/noise')
+const { peerIdFromString } = await import('@libp2p/peer-id')
 const { ping } = await import('@libp2p/ping')
 const { plaintext } = await import('@libp2p/plaintext')
+const { sha256 } = await import('multiformats/hashes/sha2')
 const { tcp } = await import('@libp2p/tcp')
 const { tls } = await import('@libp2p/tls')
 const { webSockets } = await import('@libp2p/websockets')
@@ -35,6 +38,10 @@ const { yamux } = await import('@libp2p/yamux')
 
 const ECHO = '/echo/1.0.0'
 const PERF = '/perf/1.0.0'
+const KAD = '/ipfs/kad/1.0.0'
+const LOOPBACK = '/ip4/127.0.0.1/tcp/0'
+const RAW = 0x55
+const JOIN_MS = 10_000
 const CHUNK = 64 * 1024
 const STREAMS = { maxInboundStreams: 1000, maxOutboundStreams: 1000, runOnLimitedConnection: true }
 
@@ -52,6 +59,11 @@ const { values: flags, positionals: [mode, address] } = parseArgs({
     up: { type: 'string', default: '1048576' },
     down: { type: 'string', default: '1048576' },
     count: { type: 'string', default: '1' },
+    dht: { type: 'string', default: 'off' },
+    bootstrap: { type: 'string', multiple: true, default: [] },
+    key: { type: 'string', default: '/air/k' },
+    value: { type: 'string', default: 'v' },
+    target: { type: 'string' },
     timeout: { type: 'string', default: '30000' }
   }
 })
@@ -64,7 +76,7 @@ const told = (error) => error instanceof Error ? `${error.name}: ${error.message
 // process goes on, as a listener has other streams to serve.
 process.on('unhandledRejection', (error) => console.error('unhandled:', error?.stack ?? error))
 
-async function makeNode (listen) {
+async function makeNode (listen, dht) {
   return createLibp2p({
     privateKey: flags.seed ? await generateKeyPairFromSeed('Ed25519', Buffer.from(flags.seed, 'hex')) : undefined,
     addresses: { listen },
@@ -74,11 +86,48 @@ async function makeNode (listen) {
     streamMuxers: { yamux: [yamux()], mplex: [mplex(flags.strict ? {} : { disconnectThreshold: 10_000 })], both: [yamux(), mplex()] }[flags.muxer],
     // js-libp2p allows one identify stream per connection and direction: the dialer's is the operation `identify`.
     // It allows one ping stream, and counts one until the other side has closed it as well.
-    services: { identify: identify({ runOnConnectionOpen: mode === 'listen' }), ping: ping({ maxInboundStreams: 4, maxOutboundStreams: 16 }) },
+    services: {
+      identify: identify({ runOnConnectionOpen: mode === 'listen' }),
+      ping: ping({ maxInboundStreams: 4, maxOutboundStreams: 16 }),
+      ...(dht === 'off' ? {} : { dht: await makeDht(dht) })
+    },
     // The defaults slow a test down on purpose: 5 new connections per second and host.
     connectionManager: { inboundConnectionThreshold: 10_000, maxIncomingPendingConnections: 1000, maxParallelDials: 200 },
     connectionMonitor: { enabled: false }
   })
+}
+
+async function makeDht (role) {
+  const { kadDHT, passthroughMapper } = await import('@libp2p/kad-dht')
+  return kadDHT({
+    protocol: KAD,
+    clientMode: role !== 'server',
+    // The default drops loopback addresses, and then the peers that have no others.
+    peerInfoMapper: passthroughMapper,
+    validators: { air: () => {} },
+    // The greatest bytes win. js-libp2p selects in `get` alone: its server keeps the last value it was sent.
+    selectors: { air: (key, values) => values.reduce((best, value, at) => Buffer.compare(value, values[best]) > 0 ? at : best, 0) },
+    // A query waits for the first self-query; by default that begins after a second.
+    initialQuerySelfInterval: 0
+  })
+}
+
+// js-libp2p takes a peer into the routing table once identify has named the protocol and a ping was answered.
+async function join (node, connection, signal) {
+  if (await node.services.dht.routingTable.find(connection.remotePeer)) return
+  if (mode === 'dial') await node.services.identify.identify(connection, { signal })
+  for (const start = performance.now(); !await node.services.dht.routingTable.find(connection.remotePeer);) {
+    if (performance.now() - start > JOIN_MS) throw new Error(`${connection.remotePeer} did not enter the routing table`)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+
+async function bootstrap (node) {
+  for (const known of flags.bootstrap) {
+    const signal = AbortSignal.timeout(Number(flags.timeout))
+    const connection = await node.dial(multiaddr(known), { signal })
+    if (node.services.dht !== undefined) await join(node, connection, signal)
+  }
 }
 
 async function write (stream, data) {
@@ -136,9 +185,10 @@ async function listen () {
   const addresses = []
   if (flags['ws-port'] === undefined || flags['tcp-port'] !== undefined) addresses.push(`/ip4/127.0.0.1/tcp/${flags['tcp-port'] ?? 0}`)
   if (flags['ws-port'] !== undefined) addresses.push(`/ip4/127.0.0.1/tcp/${flags['ws-port']}/ws`)
-  const node = await makeNode(addresses)
+  const node = await makeNode(addresses, flags.dht)
   await node.handle(ECHO, serveEcho, STREAMS)
   await node.handle(PERF, servePerf, STREAMS)
+  await bootstrap(node)
   say({
     event: 'listening',
     impl: 'js',
@@ -242,8 +292,72 @@ const operations = {
   }
 }
 
+// js-libp2p asks its own stores as well. What these report came from others.
+const kadOperations = {
+  async 'kad-put' (dht, key, signal) {
+    const value = Buffer.from(flags.value)
+    let acknowledged = 0
+    let failure = new Error('nobody to send it to')
+    for await (const event of dht.put(key, value, { signal })) {
+      if (event.name === 'QUERY_ERROR') failure = event.error
+      if (event.name === 'PEER_RESPONSE' && event.messageName === 'PUT_VALUE' && event.record && value.equals(event.record.value)) acknowledged++
+    }
+    if (acknowledged === 0) throw failure
+    return { acknowledged }
+  },
+  async 'kad-get' (dht, key, signal) {
+    let heard = false
+    let best
+    for await (const event of dht.get(key, { signal })) {
+      if (event.name === 'PEER_RESPONSE' && event.messageName === 'GET_VALUE' && event.record) heard = true
+      if (event.name === 'VALUE') best = event.value
+    }
+    if (!heard) throw new Error('nobody has a value')
+    return { value: Buffer.from(best).toString() }
+  },
+  async provide (dht, key, signal) {
+    let sent = 0
+    let failure = new Error('nobody to tell')
+    for await (const event of dht.provide(CID.createV1(RAW, await sha256.digest(key)), { signal })) {
+      if (event.name === 'QUERY_ERROR') failure = event.error
+      if (event.name === 'PEER_RESPONSE' && event.messageName === 'ADD_PROVIDER') sent++
+    }
+    if (sent === 0) throw failure
+    // Nobody acknowledges this message.
+    return { sent }
+  },
+  async 'find-providers' (dht, key, signal) {
+    const found = new Set()
+    for await (const event of dht.findProviders(CID.createV1(RAW, await sha256.digest(key)), { signal })) {
+      if (event.name !== 'PEER_RESPONSE' || event.from.equals(dht.components.peerId)) continue
+      for (const provider of event.providers) found.add(provider.id.toString())
+    }
+    if (found.size === 0) throw new Error('nobody knows a provider')
+    return { providers: [...found] }
+  },
+  async 'find-peer' (dht, key, signal, target) {
+    for await (const event of dht.findPeer(target, { signal, useCache: false })) {
+      // py-libp2p names itself without an address.
+      if (event.name !== 'FINAL_PEER' || event.peer.multiaddrs.length === 0) continue
+      return { peer: event.peer.id.toString(), addrs: event.peer.multiaddrs.map(String) }
+    }
+    throw new Error('nobody knows an address of the peer')
+  }
+}
+
+async function operate (op, node, connection, signal) {
+  if (operations[op] !== undefined) return operations[op](node, connection, signal, Number(flags.count))
+  if (kadOperations[op] === undefined) throw new Error('no such operation')
+  await join(node, connection, signal)
+  const target = flags.target === undefined ? connection.remotePeer : peerIdFromString(flags.target)
+  return kadOperations[op](node.services.dht, Buffer.from(flags.key), signal, target)
+}
+
 async function dial () {
-  const node = await makeNode([])
+  const ops = flags.ops.split(',').filter(Boolean)
+  const dht = flags.dht === 'off' && ops.some((op) => op in kadOperations) ? 'client' : flags.dht
+  // A provider is told of by its addresses, so a peer of the DHT listens.
+  const node = await makeNode(dht === 'off' ? [] : [LOOPBACK], dht)
   const limit = Number(flags.timeout)
   let ok = true
   const start = performance.now()
@@ -263,12 +377,11 @@ async function dial () {
     muxer: connection.multiplexer,
     ms: performance.now() - start
   })
-  for (const op of flags.ops.split(',').filter(Boolean)) {
+  for (const op of ops) {
     try {
-      if (operations[op] === undefined) throw new Error('no such operation')
       const signal = AbortSignal.timeout(limit)
       setMaxListeners(0, signal)
-      const about = await operations[op](node, connection, signal, Number(flags.count))
+      const about = await operate(op, node, connection, signal)
       say({ event: 'result', op, ok: true, ...about })
     } catch (error) {
       console.error(error)

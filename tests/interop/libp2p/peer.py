@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
 import logging
 import os
@@ -16,7 +17,8 @@ import statistics
 import sys
 import time
 import types
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
@@ -24,8 +26,11 @@ from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_pair
 from libp2p.identity.identify.pb.identify_pb2 import Identify
+from libp2p.kad_dht.common import PROTOCOL_ID as KAD
+from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
@@ -36,6 +41,7 @@ from libp2p.stream_muxer.mplex.mplex import MPLEX_PROTOCOL_ID, Mplex
 from libp2p.stream_muxer.mplex.mplex_stream import MplexStream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 ECHO = "/echo/1.0.0"
@@ -43,6 +49,7 @@ PERF = "/perf/1.0.0"
 PING = "/ipfs/ping/1.0.0"
 IDENTIFY = "/ipfs/id/1.0.0"
 CHUNK = 64 * 1024
+JOIN_SECONDS = 10.0
 
 # A stream's bytes are a window into one repeated block, so that a byte out of place never goes unseen.
 BLOCK = 65_521
@@ -131,6 +138,53 @@ def make_host(flags: argparse.Namespace, listen: list[Multiaddr]) -> Any:
     )
 
 
+class AnyBytes:
+    """The validator of the namespace `air`: every value is valid, and the greatest bytes win."""
+
+    def validate(self, key: str, value: bytes) -> None:
+        pass
+
+    def select(self, key: str, values: list[bytes]) -> int:
+        # A server of py-libp2p resets the stream unless the newcomer, which it names last, is selected. So of
+        # equals the last wins: a value may be put again.
+        return max(range(len(values)), key=lambda at: (values[at], at))
+
+
+@asynccontextmanager
+async def running_dht(host: Any, role: str) -> AsyncIterator[KadDHT | None]:
+    """To be entered before the host runs, so that identify names the protocol from the beginning."""
+    if role == "off":
+        yield None
+        return
+    dht = KadDHT(host, DHTMode[role.upper()])
+    dht.register_validator("air", AnyBytes())
+    async with background_trio_service(dht):
+        yield dht
+
+
+async def join(dht: KadDHT, peer: ID) -> None:
+    """py-libp2p takes up whoever asks it; to add a server that identify has named is left to its user."""
+    start = trio.current_time()
+    while not dht.routing_table.peer_in_table(peer):
+        if trio.current_time() - start > JOIN_SECONDS:
+            raise LookupError(f"{peer} did not enter the routing table")
+        if KAD in dht.host.get_peerstore().get_protocols(peer):
+            await dht.add_peer(peer)
+        await trio.sleep(0.01)
+
+
+async def bootstrap(host: Any, dht: KadDHT | None, flags: argparse.Namespace) -> None:
+    for known in flags.bootstrap:
+        info = info_from_p2p_addr(Multiaddr(known))
+        with trio.fail_after(flags.timeout / 1000):
+            await host.connect(info)
+            if dht is not None:
+                await join(dht, info.peer_id)
+                # The table's first refresh found nobody, and the next is ten minutes away. A py-libp2p that
+                # nobody asks learns of nobody.
+                await dht.refresh_routing_table()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -153,7 +207,8 @@ async def listen(flags: argparse.Namespace) -> int:
     host = make_host(flags, wanted)
     host.set_stream_handler(ECHO, serve_echo)
     host.set_stream_handler(PERF, serve_perf)
-    async with host.run(listen_addrs=wanted):
+    async with running_dht(host, flags.dht) as dht, host.run(listen_addrs=wanted):
+        await bootstrap(host, dht, flags)
         say(
             event="listening",
             impl="py",
@@ -295,6 +350,89 @@ OPERATIONS: dict[str, Callable[[Any, Any, argparse.Namespace], Awaitable[dict[st
 }
 
 
+async def kad_put(dht: KadDHT, flags: argparse.Namespace, target: ID) -> dict[str, Any]:
+    # put_value does not tell whether anybody acknowledged, so it is counted where it is known.
+    #
+    # py-libp2p puts a `senderRecord` of its own into the request and takes the one in the answer for the
+    # remote's. An answer that echoes the request with this unknown field, as go-libp2p's does, has the record
+    # of the wrong peer: the value has arrived, and py-libp2p counts a refusal. That is reported as it is.
+    acknowledged = 0
+    store_at_peer = dht.value_store._store_at_peer
+
+    async def counted(peer: ID, *about: Any, **more: Any) -> bool:
+        nonlocal acknowledged
+        stored: bool = await store_at_peer(peer, *about, **more)
+        acknowledged += stored
+        return stored
+
+    dht.value_store._store_at_peer = counted
+    try:
+        await dht.put_value(flags.key, flags.value.encode())
+    finally:
+        dht.value_store._store_at_peer = store_at_peer
+    if not acknowledged:
+        raise LookupError("nobody acknowledged")
+    return {"acknowledged": acknowledged}
+
+
+# py-libp2p asks its own stores first, and nobody else when they have an answer. So each question begins with
+# forgetting: what is reported came from others.
+
+
+async def kad_get(dht: KadDHT, flags: argparse.Namespace, target: ID) -> dict[str, Any]:
+    dht.value_store.remove(flags.key.encode())
+    value = await dht.get_value(flags.key)
+    if value is None:
+        raise LookupError("nobody has a value")
+    return {"value": value.decode(errors="replace")}
+
+
+def multihash(flags: argparse.Namespace) -> bytes:
+    return b"\x12\x20" + hashlib.sha256(flags.key.encode()).digest()
+
+
+async def kad_provide(dht: KadDHT, flags: argparse.Namespace, target: ID) -> dict[str, Any]:
+    if not await dht.provider_store.provide(multihash(flags)):
+        raise LookupError("nobody to tell")
+    return {}
+
+
+async def kad_find_providers(dht: KadDHT, flags: argparse.Namespace, target: ID) -> dict[str, Any]:
+    dht.provider_store.providers.pop(multihash(flags), None)
+    found = await dht.provider_store.find_providers(multihash(flags))
+    if not found:
+        raise LookupError("nobody knows a provider")
+    return {"providers": list(dict.fromkeys(str(provider.peer_id) for provider in found))}
+
+
+async def kad_find_peer(dht: KadDHT, flags: argparse.Namespace, target: ID) -> dict[str, Any]:
+    # Its find_peer ends at the routing table, where the dialled peer is; this is what it does for all others.
+    peerstore = dht.host.get_peerstore()
+    peerstore.clear_addrs(target)
+    await dht.peer_routing.find_closest_peers_network(target.to_bytes())
+    if target not in peerstore.peers_with_addrs():
+        raise LookupError("nobody knows an address of the peer")
+    return {"peer": str(target), "addrs": [str(address) for address in peerstore.addrs(target)]}
+
+
+KAD_OPERATIONS: dict[str, Callable[[KadDHT, argparse.Namespace, ID], Awaitable[dict[str, Any]]]] = {
+    "kad-put": kad_put,
+    "kad-get": kad_get,
+    "provide": kad_provide,
+    "find-providers": kad_find_providers,
+    "find-peer": kad_find_peer,
+}
+
+
+async def operate(
+    op: str, host: Any, dht: KadDHT | None, peer: ID, flags: argparse.Namespace
+) -> dict[str, Any]:
+    if dht is None or op not in KAD_OPERATIONS:
+        return await OPERATIONS[op](host, peer, flags)
+    await join(dht, peer)
+    return await KAD_OPERATIONS[op](dht, flags, ID.from_string(flags.target) if flags.target else peer)
+
+
 def told(error: BaseException) -> str:
     """The first error inside a group: what a nursery wraps is what went wrong."""
     while isinstance(error, BaseExceptionGroup):
@@ -303,10 +441,15 @@ def told(error: BaseException) -> str:
 
 
 async def dial(flags: argparse.Namespace) -> int:
+    ops = list(filter(None, flags.ops.split(",")))
+    role = "client" if flags.dht == "off" and not KAD_OPERATIONS.keys().isdisjoint(ops) else flags.dht
+    # A provider is told of by its addresses, so a peer of the DHT listens.
+    wanted = [] if role == "off" else [Multiaddr(f"/ip4/127.0.0.1/tcp/{free_port()}")]
+    # Not told to the host itself, which would then have the transports of these addresses and dial no others.
     host = make_host(flags, [])
     info = info_from_p2p_addr(Multiaddr(flags.address))
     ok = True
-    async with host.run(listen_addrs=[]):
+    async with running_dht(host, role) as dht, host.run(listen_addrs=wanted):
         start = time.perf_counter()
         try:
             with trio.fail_after(flags.timeout / 1000):
@@ -325,10 +468,10 @@ async def dial(flags: argparse.Namespace) -> int:
             muxer=connection.get_negotiated_muxer_protocol(),
             ms=1000 * (time.perf_counter() - start),
         )
-        for op in filter(None, flags.ops.split(",")):
+        for op in ops:
             try:
                 with trio.fail_after(flags.timeout / 1000):
-                    about = await OPERATIONS[op](host, info.peer_id, flags)
+                    about = await operate(op, host, dht, info.peer_id, flags)
                 say(event="result", op=op, ok=True, **about)
             except Exception as error:
                 logging.exception(op)
@@ -372,6 +515,11 @@ def main() -> int:
     parser.add_argument("--up", type=int, default=1 << 20)
     parser.add_argument("--down", type=int, default=1 << 20)
     parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--dht", choices=("server", "client", "off"), default="off")
+    parser.add_argument("--bootstrap", action="append", default=[])
+    parser.add_argument("--key", default="/air/k")
+    parser.add_argument("--value", default="v")
+    parser.add_argument("--target")
     parser.add_argument("--timeout", type=float, default=30_000)
     flags = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)

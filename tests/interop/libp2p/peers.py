@@ -77,11 +77,10 @@ def _command(name: str) -> list[str]:
             python = _product("py", ["requirements.txt"]) / "bin" / "python"
             return [str(python), str(HERE / "peer.py")]
         case "go":
-            return [str(_product("go", ["go/go.mod", "go/main.go"]) / "peer")]
+            return [str(_product("go", ["go/go.mod", "go/main.go", "go/kad.go"]) / "peer")]
         case "rust":
-            return [
-                str(_product("rust", ["rust/Cargo.toml", "rust/src/main.rs", "rust/src/serve.rs"]) / "peer")
-            ]
+            sources = [f"rust/{name}" for name in ("Cargo.toml", "src/main.rs", "src/kad.rs", "src/serve.rs")]
+            return [str(_product("rust", sources) / "peer")]
     raise ValueError(name)
 
 

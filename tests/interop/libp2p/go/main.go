@@ -65,6 +65,9 @@ type flags struct {
 	bytes, up, down       int64
 	count                 int
 	timeout               int64
+	dht                   string
+	bootstrap             []string
+	key, value, target    string
 }
 
 type line map[string]any
@@ -182,6 +185,15 @@ func listen(f flags) error {
 	defer node.Close()
 	node.SetStreamHandler(echoID, serveEcho)
 	node.SetStreamHandler(perfID, servePerf)
+	table, err := startDHT(node, f.dht)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(f.timeout)*time.Millisecond)
+	defer cancel()
+	if err := join(ctx, node, table, f.bootstrap); err != nil {
+		return err
+	}
 	full := []string{}
 	for _, address := range node.Network().ListenAddresses() {
 		full = append(full, fmt.Sprintf("%s/p2p/%s", address, node.ID()))
@@ -253,8 +265,13 @@ func identifyOp(ctx context.Context, node host.Host, target peer.ID, f flags, id
 		case happened := <-identified.Out():
 			switch found := happened.(type) {
 			case event.EvtPeerIdentificationFailed:
-				return nil, found.Reason
+				if found.Peer == target {
+					return nil, found.Reason
+				}
 			case event.EvtPeerIdentificationCompleted:
+				if found.Peer != target {
+					continue
+				}
 				addresses := []string{}
 				for _, address := range found.ListenAddrs {
 					addresses = append(addresses, address.String())
@@ -349,11 +366,23 @@ func resetOp(ctx context.Context, node host.Host, target peer.ID) (line, error) 
 }
 
 func dial(f flags, address string) (bool, error) {
-	node, err := newHost(f, nil)
+	var addresses []string
+	if f.dht == "off" && asksDHT(f.ops) {
+		f.dht = "client"
+	}
+	if f.dht != "off" {
+		// A record that names a provider without an address is refused.
+		addresses = append(addresses, "/ip4/127.0.0.1/tcp/0")
+	}
+	node, err := newHost(f, addresses)
 	if err != nil {
 		return false, err
 	}
 	defer node.Close()
+	table, err := startDHT(node, f.dht)
+	if err != nil {
+		return false, err
+	}
 	parsed, err := ma.NewMultiaddr(address)
 	if err != nil {
 		return false, err
@@ -361,6 +390,9 @@ func dial(f flags, address string) (bool, error) {
 	target, err := peer.AddrInfoFromP2pAddr(parsed)
 	if err != nil {
 		return false, err
+	}
+	if f.target == "" {
+		f.target = target.ID.String()
 	}
 	identified, err := node.EventBus().Subscribe([]any{
 		new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerIdentificationFailed),
@@ -372,6 +404,9 @@ func dial(f flags, address string) (bool, error) {
 	limit := time.Duration(f.timeout) * time.Millisecond
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	if err := join(ctx, node, table, f.bootstrap); err != nil {
+		return false, err
+	}
 	// The network's own dial returns when the upgraded connection is ready; the host's would wait for identify too.
 	node.Peerstore().AddAddrs(target.ID, target.Addrs, peerstore.PermanentAddrTTL)
 	start := time.Now()
@@ -408,7 +443,12 @@ func dial(f flags, address string) (bool, error) {
 		case "reset":
 			about, err = resetOp(ctx, node, target.ID)
 		default:
-			err = errors.New("no such operation")
+			kadOp, known := kadOps[op]
+			if !known {
+				err = errors.New("no such operation")
+			} else if err = inTable(ctx, table, target.ID); err == nil {
+				about, err = kadOp(ctx, table, f)
+			}
 		}
 		cancel()
 		if about == nil || err != nil {
@@ -446,6 +486,14 @@ func main() {
 	set.Int64Var(&f.down, "down", 1<<20, "")
 	set.IntVar(&f.count, "count", 1, "")
 	set.Int64Var(&f.timeout, "timeout", 30_000, "")
+	set.StringVar(&f.dht, "dht", "off", "")
+	set.StringVar(&f.key, "key", "", "")
+	set.StringVar(&f.value, "value", "", "")
+	set.StringVar(&f.target, "target", "", "")
+	set.Func("bootstrap", "", func(address string) error {
+		f.bootstrap = append(f.bootstrap, address)
+		return nil
+	})
 	set.Parse(rest)
 
 	var err error

@@ -11,14 +11,19 @@ use libp2p::{
         upgrade::SelectUpgrade,
     },
     identify, identity, multiaddr, noise, ping, plaintext, swarm,
-    swarm::{NetworkBehaviour, SwarmEvent},
+    swarm::{dial_opts::DialOpts, NetworkBehaviour, SwarmEvent},
     tcp, tls, websocket, yamux, Multiaddr, PeerId, StreamProtocol, Swarm, Transport,
 };
 use libp2p_mplex as mplex;
 use libp2p_stream as raw;
 use serde_json::{json, Value};
-use tokio::{io::AsyncReadExt as _, time::timeout};
+use tokio::{
+    io::AsyncReadExt as _,
+    sync::mpsc::{unbounded_channel, UnboundedReceiver, UnboundedSender},
+    time::timeout,
+};
 
+mod kad;
 mod serve;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -27,6 +32,7 @@ const ECHO: StreamProtocol = StreamProtocol::new("/echo/1.0.0");
 const PERF: StreamProtocol = StreamProtocol::new("/perf/1.0.0");
 const CHUNK: usize = 64 * 1024;
 const BLOCK: usize = 65_521;
+const TABLE_WAIT: Duration = Duration::from_secs(10);
 
 /// A stream's bytes are a window into one repeated block, so that a byte out of place never goes unseen.
 fn pattern() -> Vec<u8> {
@@ -39,23 +45,54 @@ fn pattern() -> Vec<u8> {
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     identify: identify::Behaviour,
+    kad: kad::Behaviour,
     ping: ping::Behaviour,
     serve: serve::Behaviour,
     stream: raw::Behaviour,
 }
 
-struct Flags(HashMap<String, String>);
+#[derive(Default)]
+struct Flags(HashMap<String, Vec<String>>);
 
 impl Flags {
+    fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn get(&self, name: &str) -> Option<&String> {
+        self.all(name).last()
+    }
+
     fn text(&self, name: &str, default: &str) -> String {
-        self.0
-            .get(name)
+        self.get(name)
             .cloned()
             .unwrap_or_else(|| default.to_owned())
     }
 
     fn number(&self, name: &str, default: usize) -> Result<usize, Failure> {
-        Ok(self.0.get(name).map_or(Ok(default), |text| text.parse())?)
+        Ok(self.get(name).map_or(Ok(default), |text| text.parse())?)
+    }
+
+    fn ops(&self) -> Vec<String> {
+        let ops = self.text("ops", "identify,ping,echo,perf");
+        ops.split(',')
+            .filter(|op| !op.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn asks_dht(&self) -> bool {
+        self.ops().iter().any(|op| kad::OPS.contains(&op.as_str()))
+    }
+
+    /// Operations on the DHT imply a client of it.
+    fn dht(&self) -> String {
+        let mode = self.text("dht", "off");
+        if mode == "off" && self.asks_dht() {
+            "client".to_owned()
+        } else {
+            mode
+        }
     }
 }
 
@@ -137,20 +174,19 @@ fn transport(
         .boxed())
 }
 
-fn node(flags: &Flags) -> Result<Swarm<Behaviour>, Failure> {
-    let key = identity_of(flags.0.get("seed"))?;
+fn swarm_of(flags: &Flags) -> Result<Swarm<Behaviour>, Failure> {
+    let key = identity_of(flags.get("seed"))?;
     let peer = key.public().to_peer_id();
     let about = identify::Config::new("ipfs/0.1.0".into(), key.public())
         .with_agent_version("rust-libp2p/0.57.1".into());
     let behaviour = Behaviour {
         identify: identify::Behaviour::new(about),
+        kad: kad::behaviour(peer, &flags.dht())?,
         // The operation asks for many at once; a listener keeps the usual rhythm.
-        ping: ping::Behaviour::new(
-            ping::Config::new().with_interval(match flags.0.get("dial") {
-                Some(_) => Duration::from_millis(1),
-                None => Duration::from_secs(15),
-            }),
-        ),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(match flags.get("dial") {
+            Some(_) => Duration::from_millis(1),
+            None => Duration::from_secs(15),
+        })),
         serve: serve::Behaviour,
         stream: raw::Behaviour::new(),
     };
@@ -159,6 +195,136 @@ fn node(flags: &Flags) -> Result<Swarm<Behaviour>, Failure> {
         .with_idle_connection_timeout(Duration::from_secs(600))
         .with_max_negotiating_inbound_streams(1024);
     Ok(Swarm::new(transport(&key, flags)?, behaviour, peer, config))
+}
+
+/// The swarm, and where it tells what operations wait for.
+struct Node {
+    swarm: Swarm<Behaviour>,
+    queries: kad::Queries,
+    identified: UnboundedSender<(PeerId, Result<identify::Info, String>)>,
+    pinged: UnboundedSender<(PeerId, Result<Duration, String>)>,
+}
+
+/// What the swarm tells while operations run: identify comes once by itself, pings in a row.
+struct Told {
+    identified: UnboundedReceiver<(PeerId, Result<identify::Info, String>)>,
+    pinged: UnboundedReceiver<(PeerId, Result<Duration, String>)>,
+}
+
+/// The next that was told of this peer; others may have been dialled as well.
+async fn next_of<T>(told: &mut UnboundedReceiver<(PeerId, T)>, peer: PeerId) -> Option<T> {
+    while let Some((of, what)) = told.recv().await {
+        if of == peer {
+            return Some(what);
+        }
+    }
+    None
+}
+
+impl Node {
+    fn new(flags: &Flags) -> Result<(Node, Told), Failure> {
+        let (identified, told_identify) = unbounded_channel();
+        let (pinged, told_ping) = unbounded_channel();
+        let node = Node {
+            swarm: swarm_of(flags)?,
+            queries: kad::Queries::default(),
+            identified,
+            pinged,
+        };
+        let told = Told {
+            identified: told_identify,
+            pinged: told_ping,
+        };
+        Ok((node, told))
+    }
+
+    /// Waiting for one event must not lose another, so all of them pass through here.
+    async fn step(&mut self) -> SwarmEvent<BehaviourEvent> {
+        let event = self.swarm.select_next_some().await;
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        match &event {
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                info,
+                ..
+            })) => {
+                kad::learn(kad, *peer_id, info);
+                let _ = self.identified.send((*peer_id, Ok(info.clone())));
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Error {
+                peer_id,
+                error,
+                ..
+            })) => {
+                let _ = self.identified.send((*peer_id, Err(error.to_string())));
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, result, .. })) => {
+                let took = result.as_ref().copied().map_err(ping::Failure::to_string);
+                let _ = self.pinged.send((*peer, took));
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.queries.heard(event),
+            // A provider names itself by its external addresses, and by none if it has none.
+            SwarmEvent::NewListenAddr { address, .. } if kad.is_enabled() => {
+                self.swarm.add_external_address(address.clone());
+            }
+            _ => {}
+        }
+        event
+    }
+
+    async fn listen(&mut self, wanted: &[String]) -> Result<Vec<Multiaddr>, Failure> {
+        for address in wanted {
+            self.swarm.listen_on(address.parse()?)?;
+        }
+        let mut addresses = Vec::new();
+        while addresses.len() < wanted.len() {
+            if let SwarmEvent::NewListenAddr { address, .. } = self.step().await {
+                addresses.push(address.with(multiaddr::Protocol::P2p(*self.swarm.local_peer_id())));
+            }
+        }
+        Ok(addresses)
+    }
+
+    async fn connect(&mut self, address: Multiaddr) -> Result<PeerId, Failure> {
+        let wanted = DialOpts::from(address);
+        let id = wanted.connection_id();
+        self.swarm.dial(wanted)?;
+        loop {
+            match self.step().await {
+                SwarmEvent::ConnectionEstablished {
+                    connection_id,
+                    peer_id,
+                    ..
+                } if connection_id == id => return Ok(peer_id),
+                SwarmEvent::OutgoingConnectionError {
+                    connection_id,
+                    error,
+                    ..
+                } if connection_id == id => return Err(format!("{error:?}").into()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until the peer is in the routing table: identify has to name the protocol first.
+    async fn until_known(&mut self, peer: PeerId, limit: Duration) -> Result<(), Failure> {
+        let knowing = async {
+            while !kad::knows(&mut self.swarm.behaviour_mut().kad, peer) {
+                self.step().await;
+            }
+        };
+        let late = format!("{peer} does not get into the routing table");
+        let wait = limit.min(TABLE_WAIT);
+        Ok(timeout(wait, knowing).await.map_err(|_| late)?)
+    }
+
+    async fn join(&mut self, bootstrap: &[String], limit: Duration) -> Result<(), Failure> {
+        for address in bootstrap {
+            let peer = timeout(limit, self.connect(address.parse()?)).await??;
+            self.until_known(peer, limit).await?;
+        }
+        Ok(())
+    }
 }
 
 async fn pour(stream: &mut (impl AsyncWriteExt + Unpin), count: usize) -> Result<(), Failure> {
@@ -173,39 +339,46 @@ async fn pour(stream: &mut (impl AsyncWriteExt + Unpin), count: usize) -> Result
 }
 
 async fn listen(flags: Flags) -> Result<bool, Failure> {
-    let mut swarm = node(&flags)?;
+    let (mut node, _) = Node::new(&flags)?;
     let mut wanted = Vec::new();
-    if flags.0.contains_key("tcp-port") || !flags.0.contains_key("ws-port") {
+    if flags.get("tcp-port").is_some() || flags.get("ws-port").is_none() {
         wanted.push(format!(
             "/ip4/127.0.0.1/tcp/{}",
             flags.text("tcp-port", "0")
         ));
     }
-    if let Some(port) = flags.0.get("ws-port") {
+    if let Some(port) = flags.get("ws-port") {
         wanted.push(format!("/ip4/127.0.0.1/tcp/{port}/ws"));
     }
-    for address in &wanted {
-        swarm.listen_on(address.parse()?)?;
+    let mut addresses = node.listen(&wanted).await?;
+    // In the order of the command line, whichever came up first.
+    addresses.sort_by_key(|address| {
+        address
+            .iter()
+            .any(|part| matches!(part, multiaddr::Protocol::Ws(_)))
+    });
+    let limit = Duration::from_millis(flags.number("timeout", 30_000)? as u64);
+    node.join(flags.all("bootstrap"), limit).await?;
+    let mut protocols = vec![
+        ECHO,
+        identify::PROTOCOL_NAME,
+        identify::PUSH_PROTOCOL_NAME,
+        ping::PROTOCOL_NAME,
+        PERF,
+    ];
+    if flags.dht() == "server" {
+        protocols.push(kad::ID);
     }
-    let mut addresses: Vec<Multiaddr> = Vec::new();
+    say(json!({
+        "event": "listening", "impl": "rust", "peer": node.swarm.local_peer_id().to_string(),
+        "addrs": addresses.iter().map(Multiaddr::to_string).collect::<Vec<_>>(),
+        "protocols": protocols.iter().map(|name| name.to_string()).collect::<Vec<_>>(),
+    }));
     let mut stdin = tokio::io::stdin();
     let mut ignored = [0; 1024];
     loop {
         tokio::select! {
-            event = swarm.select_next_some() => {
-                if let SwarmEvent::NewListenAddr { address, .. } = event {
-                    addresses.push(address.with(multiaddr::Protocol::P2p(*swarm.local_peer_id())));
-                    if addresses.len() == wanted.len() {
-                        // In the order of the command line, whichever came up first.
-                        addresses.sort_by_key(|address| address.iter().any(|part| matches!(part, multiaddr::Protocol::Ws(_))));
-                        say(json!({
-                            "event": "listening", "impl": "rust", "peer": swarm.local_peer_id().to_string(),
-                            "addrs": addresses.iter().map(Multiaddr::to_string).collect::<Vec<_>>(),
-                            "protocols": ["/echo/1.0.0", "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0", "/perf/1.0.0"],
-                        }));
-                    }
-                }
-            }
+            _ = node.step() => {}
             read = stdin.read(&mut ignored) => if read? == 0 { return Ok(true) },
         }
     }
@@ -301,29 +474,18 @@ async fn op_reset(mut control: raw::Control, peer: PeerId) -> Result<Value, Fail
 async fn dial(flags: Flags) -> Result<bool, Failure> {
     let address: Multiaddr = flags.text("dial", "").parse()?;
     let limit = Duration::from_millis(flags.number("timeout", 30_000)? as u64);
-    let mut swarm = node(&flags)?;
-    let control = swarm.behaviour().stream.new_control();
+    let (mut node, mut told) = Node::new(&flags)?;
+    let control = node.swarm.behaviour().stream.new_control();
+    if flags.dht() != "off" {
+        node.listen(&["/ip4/127.0.0.1/tcp/0".to_owned()]).await?;
+    }
+    node.join(flags.all("bootstrap"), limit).await?;
     let start = Instant::now();
-    swarm.dial(address.clone())?;
-    let connecting = async {
-        loop {
-            match swarm.select_next_some().await {
-                SwarmEvent::ConnectionEstablished { peer_id, .. } => return Ok(peer_id),
-                SwarmEvent::OutgoingConnectionError { error, .. } => {
-                    return Err(format!("{error:?}"))
-                }
-                _ => {}
-            }
-        }
-    };
-    let peer = match timeout(limit, connecting).await {
-        Ok(Ok(peer)) => peer,
-        Ok(Err(error)) => {
-            say(json!({"event": "failed", "error": error}));
-            return Ok(false);
-        }
-        Err(_) => {
-            say(json!({"event": "failed", "error": "too slow"}));
+    let connected = timeout(limit, node.connect(address.clone())).await;
+    let peer = match connected.unwrap_or_else(|_| Err("too slow".into())) {
+        Ok(peer) => peer,
+        Err(error) => {
+            say(json!({"event": "failed", "error": error.to_string()}));
             return Ok(false);
         }
     };
@@ -338,44 +500,37 @@ async fn dial(flags: Flags) -> Result<bool, Failure> {
         },
         "ms": start.elapsed().as_secs_f64() * 1e3,
     }));
-    // What the swarm reports while operations run: identify comes once by itself, pings in a row.
-    let (told_identify, mut identified) = tokio::sync::mpsc::unbounded_channel();
-    let (told_ping, mut pinged) = tokio::sync::mpsc::unbounded_channel();
+    let known = if flags.asks_dht() {
+        node.until_known(peer, limit)
+            .await
+            .map_err(|late| late.to_string())
+    } else {
+        Ok(())
+    };
+    let (ask, mut asked) = unbounded_channel();
+    let asker = kad::Asker(ask);
     let driver = tokio::spawn(async move {
         loop {
-            match swarm.select_next_some().await {
-                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
-                    info,
-                    ..
-                })) => {
-                    let _ = told_identify.send(Ok(info));
+            tokio::select! {
+                event = node.step() => {
+                    if let SwarmEvent::ConnectionClosed { cause, .. } = event {
+                        eprintln!("connection closed: {cause:?}")
+                    }
                 }
-                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Error {
-                    error,
-                    ..
-                })) => {
-                    let _ = told_identify.send(Err(error.to_string()));
+                Some(query) = asked.recv() => {
+                    node.queries.start(&mut node.swarm.behaviour_mut().kad, query)
                 }
-                SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { result, .. })) => {
-                    let _ = told_ping.send(result);
-                }
-                SwarmEvent::ConnectionClosed { cause, .. } => {
-                    eprintln!("connection closed: {cause:?}")
-                }
-                _ => {}
             }
         }
     });
     let mut all = true;
-    for op in flags
-        .text("ops", "identify,ping,echo,perf")
-        .split(',')
-        .filter(|op| !op.is_empty())
-    {
+    for op in flags.ops() {
         let working = async {
-            match op {
+            match op.as_str() {
                 "identify" => {
-                    let info = identified.recv().await.ok_or("no identify")??;
+                    let info = next_of(&mut told.identified, peer)
+                        .await
+                        .ok_or("no identify")??;
                     Ok::<Value, Failure>(json!({
                         "agent": info.agent_version, "version": info.protocol_version,
                         "protocols": info.protocols.iter().map(|name| name.to_string()).collect::<Vec<_>>(),
@@ -387,7 +542,8 @@ async fn dial(flags: Flags) -> Result<bool, Failure> {
                     let count = flags.number("count", 1)?;
                     let mut times = Vec::new();
                     while times.len() < count {
-                        times.push(pinged.recv().await.ok_or("no ping")??.as_secs_f64() * 1e3);
+                        let took = next_of(&mut told.pinged, peer).await.ok_or("no ping")??;
+                        times.push(took.as_secs_f64() * 1e3);
                     }
                     times.sort_by(f64::total_cmp);
                     Ok(json!({"count": count, "ms": times[count / 2]}))
@@ -399,7 +555,10 @@ async fn dial(flags: Flags) -> Result<bool, Failure> {
                     .await
                     .map(|()| json!({})),
                 "reset" => op_reset(control.clone(), peer).await,
-                _ => Err("no such operation".into()),
+                _ => {
+                    known.clone()?;
+                    asker.run(&op, peer, &flags).await
+                }
             }
         };
         let result = timeout(limit, working)
@@ -423,16 +582,17 @@ async fn dial(flags: Flags) -> Result<bool, Failure> {
 async fn main() -> ExitCode {
     let mut words = env::args().skip(1);
     let mode = words.next().unwrap_or_default();
-    let mut flags = HashMap::new();
+    let mut flags = Flags::default();
     while let Some(word) = words.next() {
-        match word.strip_prefix("--") {
-            Some(name) => flags.insert(name.to_owned(), words.next().unwrap_or_default()),
-            None => flags.insert("dial".to_owned(), word),
+        let (name, value) = match word.strip_prefix("--") {
+            Some(name) => (name.to_owned(), words.next().unwrap_or_default()),
+            None => ("dial".to_owned(), word),
         };
+        flags.0.entry(name).or_default().push(value);
     }
     let ended = match mode.as_str() {
-        "listen" => listen(Flags(flags)).await,
-        "dial" => dial(Flags(flags)).await,
+        "listen" => listen(flags).await,
+        "dial" => dial(flags).await,
         _ => Err("listen or dial?".into()),
     };
     match ended {
