@@ -62,6 +62,8 @@ class KadConfig:
     """Keys with providers; beyond, the one furthest from this peer goes."""
     providers_max: int = 20
     """Providers of one key; beyond, the oldest goes."""
+    provider_addresses_bytes_max: int = 512
+    """Addresses kept of one provider, all together; those beyond are not kept."""
     provider_seconds: float = 48 * _HOUR
     provider_address_seconds: float = 24 * _HOUR
     """How long the addresses of a provider are told with it."""

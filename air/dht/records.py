@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -115,7 +116,8 @@ class RecordStore:
 
 @dataclass(frozen=True, slots=True)
 class _Provider:
-    addresses: tuple[Multiaddr, ...]
+    addresses: tuple[bytes, ...]
+    """In binary: read, an address takes some 800 bytes, and there may be many thousands of them."""
     addresses_until: float
     until: float
 
@@ -155,7 +157,7 @@ class ProviderStore:
                 del self._keys[gone]
             providers = self._keys[key] = OrderedDict()
         providers[contact.peer] = _Provider(
-            contact.addresses[: config.addresses_max],
+            _packed(contact.addresses[: config.addresses_max], config.provider_addresses_bytes_max),
             now.monotonic + config.provider_address_seconds,
             now.monotonic + config.provider_seconds,
         )
@@ -168,7 +170,7 @@ class ProviderStore:
     def of(self, key: bytes, now: Now) -> tuple[Contact, ...]:
         """Who provides ``key``, the newest first. Addresses end earlier than what they belong to."""
         return tuple(
-            Contact(peer, one.addresses if one.addresses_until > now.monotonic else ())
+            Contact(peer, _unpacked(one.addresses) if one.addresses_until > now.monotonic else ())
             for peer, one in reversed(self._keys.get(key, _NONE).items())
             if one.until > now.monotonic
         )
@@ -193,6 +195,21 @@ class ProviderStore:
             self._nearest.discard(key)
             count += len(providers)
         return count
+
+
+def _packed(addresses: Iterable[Multiaddr], bytes_max: int) -> tuple[bytes, ...]:
+    found = []
+    for address in addresses:
+        data = address.to_bytes()
+        bytes_max -= len(data)
+        if bytes_max < 0:
+            break
+        found.append(data)
+    return tuple(found)
+
+
+def _unpacked(addresses: Iterable[bytes]) -> tuple[Multiaddr, ...]:
+    return tuple(map(Multiaddr.from_bytes, addresses))
 
 
 _NONE: Final[OrderedDict[PeerId, _Provider]] = OrderedDict()

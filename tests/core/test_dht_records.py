@@ -322,6 +322,14 @@ def test_what_a_provider_says_again_replaces_its_addresses_up_to_a_count() -> No
     assert held.of(b"k", NOW) == (Contact(PEERS[0], many[: CONFIG.addresses_max]),)
 
 
+def test_long_addresses_of_a_provider_are_kept_up_to_a_number_of_bytes() -> None:
+    held = ProviderStore(OWN, CONFIG)
+    long = tuple(Multiaddr(f"/dns4/{'long.' * 38}{n}.example/tcp/1") for n in range(4))
+    held.add(b"k", Contact(PEERS[0], long), NOW)
+    assert held.of(b"k", NOW) == (Contact(PEERS[0], long[:2]),)
+    assert sum(len(one.to_bytes()) for one in long[:3]) > CONFIG.provider_addresses_bytes_max
+
+
 def test_the_addresses_of_a_provider_end_before_it_does() -> None:
     clock, held = ManualClock(), ProviderStore(OWN, CONFIG)
     held.add(b"k", Contact(PEERS[0], (HOME,)), clock.now())
