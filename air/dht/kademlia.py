@@ -92,19 +92,24 @@ class Kademlia:
         return lookup.closest
 
     async def find_peer(self, peer: PeerId) -> Contact:
-        """Where a peer is, as others say. Raises AirError ``kad.not-found``."""
-        found: dict[Multiaddr, None] = {}
+        """Where a peer is, as it says itself or several others do. Raises AirError ``kad.not-found``.
+
+        Others may be wrong or lie: only a handshake shows who is there.
+        """
+        config, found, naming = self.config, Contact(peer), set[PeerId]()
 
         def heard(contact: Contact, answer: Message) -> bool:
+            nonlocal found
             for one in (contact, *answer.closer):
-                if one.peer == peer:
-                    found.update(dict.fromkeys(one.addresses))
-            return bool(found)
+                if one.peer == peer and one.addresses:
+                    found = found.joined(one.addresses, config.addresses_max)
+                    naming.add(contact.peer)
+            return peer in naming or len(naming) >= config.beta
 
-        await self._here().querier.search(peer.multihash, settle=self.config.k, heard=heard)
-        if not found:
+        await self._here().querier.search(peer.multihash, settle=config.k, heard=heard)
+        if not found.addresses:
             raise AirError(f"nobody knows where {peer} is", code="kad.not-found")
-        return Contact(peer, tuple(found))
+        return found
 
     # -- values ----------------------------------------------------------------
 
@@ -206,13 +211,12 @@ class Kademlia:
 
     async def find_providers(self, key: bytes, *, count: int = 20) -> list[Contact]:
         """Up to ``count`` peers that say they have what ``key`` names. Raises AirError ``kad.not-found``."""
-        parts = self._here()
+        parts, limit = self._here(), self.config.addresses_max
         found = {one.peer: one for one in parts.providers.of(key, parts.host.env.clock.now())}
 
         def heard(_: Contact, answer: Message) -> bool:
             for one in answer.providers:
-                if one.peer not in found or one.addresses:
-                    found[one.peer] = one
+                found[one.peer] = found.get(one.peer, one).joined(one.addresses, limit)
             return len(found) >= count
 
         await parts.querier.search(key, Kind.GET_PROVIDERS, settle=self.config.k, heard=heard)

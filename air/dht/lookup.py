@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from operator import itemgetter
 
 from air.base.errors import Misuse
@@ -141,9 +140,7 @@ class Lookup:
             if peer == self._own:
                 continue
             known = self._contacts.get(peer)
-            earlier = () if known is None else known.addresses
-            addresses = tuple(dict.fromkeys((*earlier, *contact.addresses)))[:limit]
-            self._contacts[peer] = replace(known or contact, addresses=addresses)
+            self._contacts[peer] = (known or contact).joined(contact.addresses, limit)
             if known is None:
                 insort(self._unasked, (place(peer.multihash) ^ self._target, peer))
                 new.append(peer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from air.base.address import Multiaddr
@@ -37,6 +38,10 @@ class Contact:
     peer: PeerId
     addresses: tuple[Multiaddr, ...] = ()
     link: Link = Link.NOT_CONNECTED
+
+    def joined(self, addresses: Iterable[Multiaddr], limit: int) -> Contact:
+        """With further addresses behind its own, ``limit`` in all: one word does not replace another."""
+        return replace(self, addresses=tuple(dict.fromkeys((*self.addresses, *addresses)))[:limit])
 
 
 @dataclass(frozen=True, slots=True)

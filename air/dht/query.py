@@ -84,7 +84,6 @@ class Querier:
         changed = anyio.Event()
 
         async def one(contact: Contact) -> None:
-            nonlocal changed
             try:
                 answer = await self.ask(contact, question)
             except AirError:

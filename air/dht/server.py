@@ -81,7 +81,10 @@ class Server:
                 if wait:
                     await anyio.sleep(wait)
                 if answers:
-                    await stream.send(encode_frames(answers))
+                    with anyio.move_on_after(config.idle_seconds) as unread:
+                        await stream.send(encode_frames(answers))
+                    if unread.cancelled_caught:
+                        raise LimitReached("nobody reads the answers", code="kad.unread")
 
     def _one(self, frame: bytes, peer: PeerId, bucket: TokenBucket) -> bytes | None:
         message = decode(frame, self._config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
 
@@ -28,6 +28,7 @@ from air.mux.yamux.conn import Yamux
 from air.node.node import Node
 from air.protocols import Identify
 from air.security.noise import Noise
+from air.swarm.api import Host, StreamHandler
 from air.swarm.session import Session
 from air.swarm.stream import Stream
 from air.transport.memory_transport import Memory, MemoryNetwork
@@ -137,6 +138,50 @@ async def test_a_client_finds_a_peer_that_its_own_contact_knows_nothing_of() -> 
         assert caught.value.code == "kad.not-found"
         # A client is nobody's contact.
         assert all(client.id not in one.dht.peers for one in (a, b, c))
+
+
+class Liar:
+    """Answers every question at once: whoever is wanted, and a hundred others, are where nobody is."""
+
+    def __init__(self) -> None:
+        self.invented = [Identity.generate().peer_id for _ in range(100)]
+        self.place: tuple[Multiaddr, ...] = ()
+
+    @property
+    def handlers(self) -> Mapping[str, StreamHandler]:
+        return {PROTOCOL: self._lie}
+
+    async def run(self, host: Host, *, task_status: TaskStatus[None]) -> None:
+        self.place = (Multiaddr("/memory/999"),)
+        task_status.started()
+
+    async def _lie(self, stream: Stream) -> None:
+        config, reader = KadConfig(send_bytes_max=60_000), FrameReader(64 * 1024)
+        while True:
+            for frame in reader.receive(await stream.receive()):
+                asked = decode(frame, config)
+                wanted = [PeerId.from_bytes(asked.key)] if asked.key[:1] == b"\0" else []
+                contacts = tuple(Contact(peer, self.place) for peer in wanted + self.invented)
+                answer = Message(asked.kind, asked.key, asked.record, contacts, contacts[:50])
+                await stream.send(encode_frame(encode(answer, config)))
+
+
+async def test_a_liar_delays_a_search_and_neither_ends_nor_changes_it() -> None:
+    network = MemoryNetwork()
+    lying = Node(
+        Identity.generate(), [Memory(network)], [Noise()], [Yamux()], [Identify(), Liar()], ["/memory/0"]
+    )
+    config = KadConfig(request_seconds=1.0)
+    honest, wanted, client = (Peer(network, Mode.SERVER, config) for _ in range(3))
+    async with lying, honest.node, wanted.node, client.node:
+        await wanted.joins(honest)
+        await client.joins(honest)
+        await client.node.dial(lying.addresses[0])
+        await until(lambda: lying.peer in client.dht.peers)
+        found = await client.dht.find_peer(wanted.id)
+        assert wanted.node.addresses[0].bare in found.addresses
+        closest = await client.dht.closest(wanted.id.multihash)
+        assert {one.peer for one in closest} == {honest.id, wanted.id, lying.peer}
 
 
 async def test_in_a_crowd_the_closest_are_the_closest_and_hold_what_was_put() -> None:
