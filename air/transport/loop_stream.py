@@ -2,20 +2,56 @@
 
 anyio's own stream stops and starts the reading around every receive, and keeps two events and a queue. This
 one is the transport's protocol itself: it goes on reading while somebody listens, and holds at most the piece
-that came when nobody did. Under uvloop that takes 4 µs less for each message at each end.
+that came when nobody did. Under uvloop that takes 4 µs less for each message at each end. To connect takes a
+fifth of what anyio's race of addresses does, which has nothing to race when there is one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from typing import Any
 
+import anyio
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import SocketStream
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-__all__ = ["LoopStream", "lighter"]
+__all__ = ["LoopStream", "adopt", "connect", "lighter"]
+
+
+async def connect(host: str, port: int) -> SocketStream:
+    """Connect to a name or an IP address. Raises OSError, as ``anyio.connect_tcp`` does."""
+    loop = _loop()
+    if loop is None or not _is_address(host):
+        return lighter(await anyio.connect_tcp(host, port))
+    _, stream = await loop.create_connection(LoopStream, host, port)
+    return stream
+
+
+async def adopt(sock: socket.socket) -> SocketStream:
+    """The stream of a connected socket that does not block, which belongs to it from then on."""
+    loop = _loop()
+    if loop is None:
+        return await SocketStream.from_socket(sock)
+    _, stream = await loop.connect_accepted_socket(LoopStream, sock)
+    return stream
+
+
+def _loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def lighter(stream: SocketStream) -> SocketStream:
@@ -23,24 +59,25 @@ def lighter(stream: SocketStream) -> SocketStream:
     transport, protocol = getattr(stream, "_transport", None), getattr(stream, "_protocol", None)
     if transport is None or protocol is None or transport.is_closing():
         return stream
-    taken = LoopStream(transport, list(protocol.read_queue), eof=protocol.is_at_eof)
+    taken = LoopStream(list(protocol.read_queue), eof=protocol.is_at_eof)
     transport.set_protocol(taken)
+    taken.connection_made(transport)
     return taken
 
 
 class LoopStream(asyncio.Protocol, SocketStream):
     """anyio's SocketStream. One task may receive and one may send."""
 
-    def __init__(self, transport: Any, chunks: list[bytes], *, eof: bool) -> None:
-        self._transport = transport
-        self._chunks = chunks
+    _transport: Any
+
+    def __init__(self, chunks: list[bytes] | None = None, *, eof: bool = False) -> None:
+        """``chunks`` and ``eof`` are what has been read before."""
+        self._chunks = [] if chunks is None else chunks
         self._eof = eof
         self._closed = self._lost = self._full = False
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
-        # Every write then either has been taken by the system whole, or is waited for.
-        transport.set_write_buffer_limits(0)
 
     # For whoever holds it
 
@@ -127,6 +164,11 @@ class LoopStream(asyncio.Protocol, SocketStream):
             raise BrokenResourceError from self._error
 
     # For the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        # Every write then either has been taken by the system whole, or is waited for.
+        self._transport.set_write_buffer_limits(0)
 
     def data_received(self, data: bytes) -> None:
         self._chunks.append(data)

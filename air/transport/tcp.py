@@ -12,12 +12,12 @@ from typing import Any
 
 import anyio
 from anyio.abc import ByteStream as AnyioStream
-from anyio.abc import SocketStream, TaskGroup
+from anyio.abc import TaskGroup
 
 from air.base.errors import AirError, Closed, ConfigError, Reset, Unreachable
 from air.base.metrics import Counters
 from air.transport.api import ByteStream
-from air.transport.loop_stream import lighter
+from air.transport.loop_stream import adopt, connect
 
 __all__ = ["StreamHandler", "TcpConfig", "TcpListener", "TcpStream", "dial", "is_farewell", "spell_address"]
 
@@ -146,7 +146,7 @@ async def dial(host: str, port: int, *, timeout: float = 10.0) -> TcpStream:
     where = spell_address((host, port))
     try:
         with anyio.fail_after(timeout):
-            inner = lighter(await anyio.connect_tcp(host, port))
+            inner = await connect(host, port)
     except TimeoutError:
         raise Unreachable(
             f"{where} did not answer", [(where, f"no answer within {timeout} seconds")]
@@ -266,7 +266,7 @@ class TcpListener:
         try:
             raw.setblocking(False)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            stream = accepted = TcpStream(lighter(await SocketStream.from_socket(raw)), remote)
+            stream = accepted = TcpStream(await adopt(raw), remote)
             self.counters.add("tcp_accepted")
             await handler(accepted)
         except Exception as error:

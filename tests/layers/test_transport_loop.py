@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio.abc import SocketStream
 
 from air.base.errors import Closed, Reset
 from air.transport.api import can_send_now
-from air.transport.loop_stream import LoopStream, lighter
+from air.transport.loop_stream import LoopStream, adopt, connect, lighter
 from air.transport.tcp import TcpStream
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +48,55 @@ async def joined(*, greeting: bytes = b"") -> AsyncIterator[tuple[TcpStream, Loo
             stream = TcpStream(inner, "far")
             yield stream, inner, far
             await stream.aclose()
+
+
+async def test_a_stream_connects_to_an_address_or_a_name_and_is_made_of_an_accepted_socket() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for host in ("127.0.0.1", "localhost"):
+            near = await connect(host, port)
+            accepted, _ = server.accept()
+            accepted.setblocking(False)
+            far = await adopt(accepted)
+            assert isinstance(near, LoopStream)
+            assert isinstance(far, LoopStream)
+            await near.send(b"there")
+            assert await far.receive() == b"there"
+            await far.send(b"and back")
+            assert await near.receive() == b"and back"
+            await near.send_eof()
+            with pytest.raises(anyio.EndOfStream):
+                await far.receive()
+            await far.aclose()
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await near.receive()
+            await near.aclose()
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
+        await connect("127.0.0.1", port)
+
+
+async def test_a_connect_that_is_given_up_leaves_no_socket() -> None:
+    # Nobody accepts and the backlog is full: a further connection waits for ever.
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        waiting = [socket.socket() for _ in range(3)]
+        try:
+            for one in waiting:
+                one.setblocking(False)
+                one.connect_ex(server.getsockname())
+            counts = []
+            for _ in range(3):
+                with anyio.move_on_after(0.05) as scope:
+                    await connect(*server.getsockname())
+                assert scope.cancelled_caught
+                await anyio.sleep(0.01)
+                counts.append(len(os.listdir("/proc/self/fd")))
+            # The loop itself may have opened something for the first one.
+            assert counts[1:] == counts[:1] * 2
+        finally:
+            for one in waiting:
+                one.close()
 
 
 async def take(stream: TcpStream, size: int) -> bytes:
