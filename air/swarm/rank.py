@@ -11,6 +11,8 @@ from air.base.address import Multiaddr
 
 __all__ = ["Reach", "host_of", "interleave", "is_relayed", "is_specific", "port_of", "reach_of"]
 
+_SHARED: Final = ipaddress.ip_network("100.64.0.0/10")
+"""Behind the address translation of a provider (RFC 6598): nobody outside can dial it."""
 _HOSTS: Final = ("ip4", "ip6", "dns", "dns4", "dns6", "dnsaddr")
 
 
@@ -52,7 +54,7 @@ def reach_of(address: Multiaddr) -> Reach:
         return Reach.LOOPBACK
     if ip.is_unspecified or ip.is_multicast:
         return Reach.NOWHERE
-    if ip.is_private or ip.is_link_local:
+    if ip.is_private or ip.is_link_local or ip in _SHARED:
         return Reach.PRIVATE
     return Reach.NOWHERE if ip.is_reserved else Reach.PUBLIC
 

@@ -194,6 +194,7 @@ def test_places_are_told_apart() -> None:
         "/ip4/192.168.1.1/tcp/1": Reach.PRIVATE,
         "/ip4/169.254.1.1/tcp/1": Reach.PRIVATE,
         "/ip6/fe80::1/tcp/1": Reach.PRIVATE,
+        "/ip4/100.64.1.2/tcp/1": Reach.PRIVATE,
         "/ip4/8.8.8.8/tcp/1": Reach.PUBLIC,
         "/dns/example.com/tcp/1": Reach.PUBLIC,
         "/ip4/0.0.0.0/tcp/1": Reach.NOWHERE,
