@@ -104,7 +104,12 @@ def _parser(action: str) -> _Parser | None:
             help="what the operations of the DHT put, get and provide",
         )
         add("--value", metavar="TEXT", default="v", help="what kad-put puts")
-        add("--target", metavar="PEER", default="", help="whom find-peer finds; default: the dialled peer")
+        add(
+            "--target",
+            metavar="PEER",
+            default="",
+            help="whom find-peer finds; default: KEY if it is a peer id, else the dialled peer",
+        )
     add("--dht", choices=("server", "client", "off"), default="off", help="part in the Kademlia DHT")
     add("--bootstrap", metavar="MULTIADDR", action="append", default=[], help="a peer to dial first")
     return parser

@@ -58,7 +58,7 @@ class Options:
     key: str = "/air/k"
     value: str = "v"
     target: str = ""
-    """Whom ``find-peer`` looks for; empty: the dialled peer."""
+    """Whom ``find-peer`` looks for; empty: the key when that is a peer id, else the dialled peer."""
     json: bool = False
 
 
@@ -221,9 +221,18 @@ async def _find_providers(bench: Bench, session: Session) -> Fields:
     return {"providers": [str(one.peer) for one in await dht.find_providers(_provider_key(bench))]}
 
 
+def _target(options: Options) -> PeerId | None:
+    if options.target:
+        return PeerId(options.target)
+    try:
+        return PeerId(options.key)
+    except Violation:
+        return None
+
+
 async def _find_peer(bench: Bench, session: Session) -> Fields:
-    dht, target = await _in_dht(bench, session), bench.options.target
-    found = await dht.find_peer(PeerId(target) if target else session.peer)
+    dht = await _in_dht(bench, session)
+    found = await dht.find_peer(_target(bench.options) or session.peer)
     return {"peer": str(found.peer), "addrs": [str(address) for address in found.addresses]}
 
 

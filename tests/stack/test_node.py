@@ -341,6 +341,8 @@ def test_interop_puts_gets_provides_and_finds_through_a_server_of_the_dht(backen
                 second["peer"],
                 second["addrs"],
             )
+            by_key = ("--ops", "find-peer", "--key", second["peer"])
+            assert events(air("interop", "dial", server, *by_key, *options))[1]["peer"] == second["peer"]
             # Another one, through the other server.
             _, again, also = events(
                 air("interop", "dial", second["addrs"][0], "--ops", "kad-get,find-providers", *said, *options)
