@@ -266,7 +266,9 @@ class Engine:
         write = self._writes.pop(ticket)
         memory, cells = self.memory, write.cells
         late: set[int] = set()
-        for index, cell in enumerate(cells):
+        # A memory with nothing behind it has judged them all, unless it left one to the journal.
+        judged = memory.authoritative and write.told
+        for index, cell in enumerate(() if judged else cells):
             node = memory.node(cell.soul)
             if node is None:
                 # Memory is for what is read. A node that is only written costs none of it.

@@ -295,19 +295,23 @@ class Hub(Exchange):
 def _cells(nodes: Mapping[Soul, Mapping[Key, Value]], state: State) -> list[Cell]:
     cells = []
     for soul, fields in nodes.items():
+        if len(soul) > SOUL_CHARS_MAX:
+            raise _too_long(soul, SOUL_CHARS_MAX, "limit.soul")
         for key, raw in fields.items():
-            value = canonical(raw)
-            if value is None:
+            held = canonical(raw)
+            if held is None:
                 raise Misuse(f"{soul!r} cannot hold {raw!r} at {key!r}", code="graph.bad-value")
             if not soul or not key or key == "__proto__" or key == "_":
                 raise Misuse("a soul and a key are text that is not empty", code="graph.bad-name")
-            for name, most, code in (
-                (soul, SOUL_CHARS_MAX, "limit.soul"),
-                (key, KEY_CHARS_MAX, "limit.key"),
-                (value[0] if type(value[0]) is str else "", VALUE_CHARS_MAX, "limit.value"),
-            ):
-                if len(name) > most:
-                    # No peer would take it, so it must not be owed to any.
-                    raise Misuse(f"{len(name)} characters, where {most} are the limit", code=code)
-            cells.append(Cell(soul, key, value[0], state))
+            if len(key) > KEY_CHARS_MAX:
+                raise _too_long(key, KEY_CHARS_MAX, "limit.key")
+            (value,) = held
+            if type(value) is str and len(value) > VALUE_CHARS_MAX:
+                raise _too_long(value, VALUE_CHARS_MAX, "limit.value")
+            cells.append(Cell(soul, key, value, state))
     return cells
+
+
+def _too_long(text: str, most: int, code: str) -> Misuse:
+    """No peer would take it, so it must not be owed to any."""
+    return Misuse(f"{len(text)} characters, where {most} are the limit", code=code)
