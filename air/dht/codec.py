@@ -30,7 +30,6 @@ _LINKS: Final = {link.value: link for link in Link}
 def encode(message: Message, config: KadConfig) -> bytes:
     """The message, without its length, at most ``send_bytes_max`` long: of what is too much, the furthest
     contacts are left out. Raises LimitReached ``kad.too-big`` when key and record alone are too long."""
-    closer, providers = list(message.closer), list(message.providers)
     made = pb.KadMessage(type=message.kind, key=message.key)
     if message.record is not None:
         record = message.record
@@ -40,7 +39,7 @@ def encode(message: Message, config: KadConfig) -> bytes:
     if left < 0:
         raise LimitReached(f"a message of {made.ByteSize()} bytes", code="kad.too-big")
     # Providers are what was asked for; closer peers are where to ask on.
-    for contacts, field in ((providers, made.provider_peers), (closer, made.closer_peers)):
+    for contacts, field in ((message.providers, made.provider_peers), (message.closer, made.closer_peers)):
         for contact in contacts:
             peer = _peer(contact, config.addresses_max)
             # A tag and a length come before each.

@@ -54,7 +54,6 @@ class Kademlia:
         self._bootstrap = [Multiaddr(text) for text in self.config.bootstrap]
         if any(address.peer is None for address in self._bootstrap):
             raise ConfigError("a bootstrap address ends in /p2p/ and a peer id", code="config.bad-peer")
-        self._parts: Parts | None = None
         self._upkeep: Upkeep | None = None
 
     # -- as a service ----------------------------------------------------------
@@ -64,8 +63,7 @@ class Kademlia:
         return {self.config.protocol: self._serve} if self.mode is Mode.SERVER else {}
 
     async def run(self, host: Host, *, task_status: Any) -> None:
-        self._parts = Parts(host, self.config, self._namespaces)
-        self._upkeep = Upkeep(self._parts, self._bootstrap)
+        self._upkeep = Upkeep(Parts(host, self.config, self._namespaces), self._bootstrap)
         with host.peerbook.follow(self._upkeep.presented):
             task_status.started()
             await self._upkeep.run()
@@ -78,7 +76,7 @@ class Kademlia:
     @property
     def peers(self) -> tuple[PeerId, ...]:
         """The servers in the table."""
-        return () if self._parts is None else self._parts.table.peers
+        return () if self._upkeep is None else self._upkeep.parts.table.peers
 
     async def ready(self, peers: int = 1) -> None:
         """Wait until the table holds so many servers."""
@@ -123,7 +121,7 @@ class Kademlia:
         """
         parts = self._here()
         self._valid(key, value)
-        held = self._held(parts, key)
+        held = parts.held(key)
         if held is not None and held != value and not self._namespaces.best(key, (held, value)):
             raise Misuse("a better value is held under this key", code="kad.superseded")
         self._tasks().keep_value(key, value)
@@ -141,7 +139,7 @@ class Kademlia:
         parts, namespaces = self._here(), self._namespaces
         self._valid(key)
         values: dict[PeerId, bytes] = {}
-        own = self._held(parts, key)
+        own = parts.held(key)
         if own is not None:
             values[parts.host.peer] = own
 
@@ -167,18 +165,6 @@ class Kademlia:
     def stop_putting(self, key: bytes) -> None:
         """Not again; what servers keep runs out by itself."""
         self._tasks().drop_value(key)
-
-    def _held(self, parts: Parts, key: bytes) -> bytes | None:
-        """The value that this peer holds under a key, if it is still valid."""
-        record = parts.records.get(key, parts.host.env.clock.now())
-        if record is None:
-            return None
-        try:
-            self._namespaces.validate(key, record.value)
-        except Violation:
-            parts.records.drop(key)
-            return None
-        return record.value
 
     def _valid(self, key: bytes, value: bytes | None = None) -> None:
         config = self.config
@@ -231,9 +217,7 @@ class Kademlia:
     # -- inside ----------------------------------------------------------------
 
     def _here(self) -> Parts:
-        if self._parts is None:
-            raise Misuse("the DHT belongs to no running node")
-        return self._parts
+        return self._tasks().parts
 
     def _tasks(self) -> Upkeep:
         if self._upkeep is None:

@@ -24,7 +24,7 @@ class Parts:
 
     def __init__(self, host: Host, config: KadConfig, namespaces: Namespaces) -> None:
         own, counters = host.peer, host.counters
-        self.host, self.config, self.namespaces = host, config, namespaces
+        self.host, self.config = host, config
         self.table = RoutingTable(own, config)
         self.records = RecordStore(own, config, namespaces)
         self.providers = ProviderStore(own, config)
@@ -34,7 +34,7 @@ class Parts:
                 return host.addresses
             return tuple(host.peerbook.addresses(peer, host.env.clock.now()))
 
-        responder = Responder(own, self.table, self.records, self.providers, namespaces, addresses, config)
+        responder = Responder(own, self.table, self.records, self.providers, addresses, config)
         self.server = Server(responder, host.env, counters, config)
         self.querier = Querier(host, self.table, config, self._joined)
         self._changed = anyio.Event()
@@ -50,6 +50,11 @@ class Parts:
         """Wait until the table holds so many servers."""
         while len(self.table) < peers:
             await self._changed.wait()
+
+    def held(self, key: bytes) -> bytes | None:
+        """The value that this peer holds under a key, if it is still valid."""
+        record = self.records.valid(key, self.host.env.clock.now())
+        return None if record is None else record.value
 
     async def spread_value(self, key: bytes, value: bytes) -> int:
         """Have the closest servers, and this peer, keep a value, or the better one that came since.

@@ -87,6 +87,17 @@ class RecordStore:
         held = self._held.get(key)
         return None if held is None or held.until <= now.monotonic else held.record
 
+    def valid(self, key: bytes, now: Now) -> Record | None:
+        """As ``get``, but what its namespace does not find valid any more is dropped."""
+        record = self.get(key, now)
+        if record is not None:
+            try:
+                self._namespaces.validate(key, record.value)
+            except Violation:
+                self.drop(key)
+                return None
+        return record
+
     def drop(self, key: bytes) -> None:
         """Forget what is held under ``key``."""
         if self._held.pop(key, None) is not None:

@@ -14,10 +14,9 @@ from air.base.errors import Violation
 from air.base.peer_id import PeerId
 from air.dht.config import KadConfig
 from air.dht.key import place
-from air.dht.message import Contact, Kind, Message, Record
+from air.dht.message import Contact, Kind, Message
 from air.dht.records import ProviderStore, RecordStore
 from air.dht.table import RoutingTable
-from air.dht.values import Namespaces
 
 __all__ = ["Responder"]
 
@@ -35,13 +34,12 @@ class Responder:
         table: RoutingTable,
         records: RecordStore,
         providers: ProviderStore,
-        namespaces: Namespaces,
         addresses: Callable[[PeerId], Sequence[Multiaddr]],
         config: KadConfig,
     ) -> None:
         """``addresses`` is what is known now of where a peer is, this one included, the best first."""
         self._own, self._table, self._config = own, table, config
-        self._records, self._providers, self._namespaces = records, providers, namespaces
+        self._records, self._providers = records, providers
         self._addresses = addresses
 
     def answer(self, message: Message, sender: PeerId, now: Now) -> Message | None:
@@ -64,7 +62,7 @@ class Responder:
             return None
         closer = self._closer(key, (sender, self._own), self._config.k)
         if kind is Kind.GET_VALUE:
-            return Message(kind, key, self._held(key, now), closer)
+            return Message(kind, key, self._records.valid(key, now), closer)
         return Message(kind, key, closer=closer, providers=self._providers_of(key, now))
 
     def _check_key(self, kind: Kind, key: bytes) -> None:
@@ -85,16 +83,6 @@ class Responder:
         self._records.put(record, now)
         # Also when a better value stays: go compares the echo with what it sent, and crashes without one.
         return Message(message.kind, message.key, record)
-
-    def _held(self, key: bytes, now: Now) -> Record | None:
-        record = self._records.get(key, now)
-        if record is not None:
-            try:
-                self._namespaces.validate(key, record.value)
-            except Violation:
-                self._records.drop(key)
-                return None
-        return record
 
     def _add_provider(self, message: Message, sender: PeerId, now: Now) -> None:
         for contact in message.providers:

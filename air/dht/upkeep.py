@@ -31,7 +31,7 @@ class Upkeep:
     """The tasks behind a :class:`~air.dht.kademlia.Kademlia`."""
 
     def __init__(self, parts: Parts, bootstrap: Sequence[Multiaddr]) -> None:
-        self._parts, self._bootstrap = parts, bootstrap
+        self.parts, self._bootstrap = parts, bootstrap
         self._candidates: dict[PeerId, None] = {}
         """Servers that have shown up and are to be tried."""
         self._wake = anyio.Event()
@@ -43,12 +43,12 @@ class Upkeep:
 
     def presented(self, info: PeerInfo) -> None:
         """A peer has said what it speaks: only servers belong into the table."""
-        if self._parts.config.protocol in info.protocols:
+        if self.parts.config.protocol in info.protocols:
             self._candidates[info.peer] = None
             self._wake.set()
         else:
             self._candidates.pop(info.peer, None)
-            self._parts.table.remove(info.peer)
+            self.parts.table.remove(info.peer)
 
     def keep_value(self, key: bytes, value: bytes) -> None:
         """Put a value again in time; of several puts of a key the last."""
@@ -73,7 +73,7 @@ class Upkeep:
             await self._check()
 
     async def _check(self) -> None:
-        room = anyio.Semaphore(self._parts.config.checks_max)
+        room = anyio.Semaphore(self.parts.config.checks_max)
         async with anyio.create_task_group() as tasks:
             while True:
                 self._wake = anyio.Event()
@@ -89,7 +89,7 @@ class Upkeep:
 
     async def _try(self, peer: PeerId, room: anyio.Semaphore) -> None:
         """A server that answers gets a place in the table, if there is one."""
-        parts = self._parts
+        parts = self.parts
         try:
             if peer not in parts.table:
                 [contact] = parts.querier.contacts([peer])
@@ -102,7 +102,7 @@ class Upkeep:
 
     async def _maintain(self) -> None:
         """What fails is tried again the next time."""
-        parts, config = self._parts, self._parts.config
+        parts, config = self.parts, self.parts.config
         env, joined = parts.host.env, float("-inf")
         while True:
             if not len(parts.table):
@@ -123,7 +123,7 @@ class Upkeep:
             await anyio.sleep(_LOOK_SECONDS)
 
     async def _join(self) -> None:
-        host = self._parts.host
+        host = self.parts.host
         for session in host.sessions:
             # Dropped for want of answers, and still there: it may have been a bad moment.
             info = host.peerbook.info(session.peer)
@@ -138,16 +138,16 @@ class Upkeep:
 
     async def again(self) -> None:
         """Put and provide what is due."""
-        now = self._parts.host.env.clock.now().monotonic
+        now = self.parts.host.env.clock.now().monotonic
         again = []
         for key, (value, due) in self._values.items():
             if now >= due:
                 self._values[key] = (value, self._due())
-                again.append(partial(self._parts.spread_value, key, value))
+                again.append(partial(self.parts.spread_value, key, value))
         for key, due in self._provided.items():
             if now >= due:
                 self._provided[key] = self._due()
-                again.append(partial(self._parts.spread_provider, key))
+                again.append(partial(self.parts.spread_provider, key))
         for spread in again:
             try:
                 await spread()
@@ -157,9 +157,9 @@ class Upkeep:
 
     def _due(self) -> float:
         """About ``republish_seconds`` ahead: not all things of all peers at once."""
-        env = self._parts.host.env
-        seconds = self._parts.config.republish_seconds
+        env = self.parts.host.env
+        seconds = self.parts.config.republish_seconds
         return env.clock.now().monotonic + seconds * (0.9 + 0.1 * env.entropy.fraction())
 
     def _name(self) -> bytes:
-        return self._parts.host.env.entropy.bits(8 * _NAME_BYTES).to_bytes(_NAME_BYTES, "big")
+        return self.parts.host.env.entropy.bits(8 * _NAME_BYTES).to_bytes(_NAME_BYTES, "big")

@@ -6,6 +6,7 @@ import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from air.base.bucket import TokenBucket
 from air.base.clock import Now
 from air.base.errors import LimitReached
 
@@ -27,10 +28,10 @@ class HostLimitsConfig:
 
 
 class _Host:
-    __slots__ = ("at", "open", "tokens")
+    __slots__ = ("bucket", "open")
 
-    def __init__(self, tokens: float, at: float) -> None:
-        self.open, self.tokens, self.at = 0, tokens, at
+    def __init__(self, bucket: TokenBucket) -> None:
+        self.bucket, self.open = bucket, 0
 
 
 class HostLimits:
@@ -55,18 +56,17 @@ class HostLimits:
             return ""
         entry = self._hosts.get(group)
         if entry is None:
-            entry = self._hosts[group] = _Host(float(config.opened_burst), now.monotonic)
+            bucket = TokenBucket(config.opened_burst, config.opened_per_second)
+            entry = self._hosts[group] = _Host(bucket)
             self._forget()
         else:
             self._hosts.move_to_end(group)
-            earned = (now.monotonic - entry.at) * config.opened_per_second
-            entry.tokens = min(entry.tokens + earned, float(config.opened_burst))
-            entry.at = now.monotonic
+        entry.bucket.refill(now.monotonic)
         if entry.open >= config.connections_max:
             raise LimitReached(f"{group} has its connections", code="limit.host.connections")
-        if entry.tokens < 1.0:
+        if entry.bucket.level < 1.0:
             raise LimitReached(f"{group} opens connections too quickly", code="limit.host.rate")
-        entry.tokens -= 1.0
+        entry.bucket.level -= 1.0
         entry.open += 1
         return group
 

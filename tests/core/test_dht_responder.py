@@ -61,7 +61,6 @@ class Setting:
             self.table,
             self.records,
             self.providers,
-            namespaces,
             lambda peer: self.book.get(peer, ()),
             config,
         )

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-__all__ = ["AIR", "FOREIGN", "HERE", "PEERS", "ROOT", "Peer"]
+__all__ = ["AIR", "ALWAYS", "FOREIGN", "HERE", "PEERS", "ROOT", "Peer"]
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[2]
@@ -53,6 +53,8 @@ FOREIGN: Final = (
     Peer("go", ("tcp", "ws"), ("noise", "tls"), ("yamux",), _ALL_OPS),
     Peer("rust", ("tcp", "ws"), ("noise", "tls"), ("yamux", "mplex"), _ALL_OPS),
 )
+ALWAYS: Final = ("js", "py")
+"""Brought by `make test`; the others are tested wherever they have been built."""
 PEERS: Final = {peer.name: peer for peer in (AIR, *FOREIGN)}
 
 

@@ -12,12 +12,10 @@ from typing import Any, Final
 import pytest
 
 from tests.interop.conftest import need
-from tests.interop.libp2p.peers import AIR, FOREIGN, ROOT, Peer
+from tests.interop.libp2p.peers import AIR, ALWAYS, FOREIGN, ROOT, Peer
 
 pytestmark = pytest.mark.node
 
-ALWAYS: Final = ("js", "py")
-"""Brought by `make test`; the others are tested wherever they have been built."""
 LAYERS: Final = ("--security", "noise", "--muxer", "yamux")
 SECONDS: Final = 60.0
 ASKED: Final = ("--key", "/air/greeting", "--value", "hello")

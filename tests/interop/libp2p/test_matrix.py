@@ -11,10 +11,8 @@ import pytest
 
 from tests.interop.conftest import need
 from tests.interop.libp2p.matrix import MIB, Cell, cells, run_cell
-from tests.interop.libp2p.peers import AIR, FOREIGN, PEERS, ROOT
+from tests.interop.libp2p.peers import AIR, ALWAYS, FOREIGN, PEERS, ROOT
 
-ALWAYS = ("js", "py")
-"""Brought by `make test`; the others are tested wherever they have been built."""
 FEW = (("tcp", "noise", "yamux"), ("ws", "tls", "mplex"))
 """Stacks in which every layer is there once."""
 WHOLE = os.environ.get("AIR_INTEROP", "")
