@@ -21,6 +21,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from tests.ports import kept_port
+
 __all__ = ["PORT", "Namespaces", "Valves", "possible"]
 
 PORT: Final = 8764
@@ -137,7 +139,7 @@ class Valves:
     name = "valves"
 
     def __init__(self, count: int) -> None:
-        self._ports = [_free_port() for _ in range(count)]
+        self._ports = [kept_port() for _ in range(count)]
         self._doors: dict[tuple[int, int], socket.socket] = {}
         self._open = [threading.Event() for _ in range(count)]
         self._conns: list[socket.socket] = []
@@ -217,12 +219,6 @@ class Valves:
     def heal(self, number: int) -> None:
         """What waits and what is sent arrives."""
         self._open[number].set()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _shut(one: socket.socket) -> None:

@@ -15,6 +15,7 @@ from anyio import create_task_group, open_process
 from anyio.abc import Process, TaskGroup
 
 from tests.interop.children import DEADLINE_SECONDS, ROOT, Child, NodeChild, start_node, unwrapped
+from tests.ports import kept_port
 
 __all__ = ["AirDaemon", "Relay", "StockRelay"]
 
@@ -42,7 +43,8 @@ class _Restartable:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         self._child: Any = None
-        self._port = 0
+        # Named beforehand, so that it is still free when the child is started again.
+        self._port = kept_port()
 
     @property
     def url(self) -> str:

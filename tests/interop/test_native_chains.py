@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.interop.browser import Browser, missing_browser
 from tests.interop.children import ROOT
 from tests.interop.conftest import need
 from tests.interop.gunjs import AirDaemon, GunClient
+from tests.ports import kept_port
 
 pytestmark = [pytest.mark.node, pytest.mark.anyio]
 
@@ -55,17 +55,11 @@ class Chain:
         return self.daemons[-1]
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def chained(folder: Path, *wires: str, static: Path | None = None) -> AsyncIterator[Chain]:
     """Daemons joined by links: ``native>`` is a native one that the left side dials, ``<gun`` a GUN one that
     the right side dials, and so on. They keep their addresses when they are started again."""
-    ports = [(free_port(), free_port()) for _ in range(len(wires) + 1)]
+    ports = [(kept_port(), kept_port()) for _ in range(len(wires) + 1)]
     peers: list[list[str]] = [[] for _ in ports]
     for left, wire in enumerate(wires):
         dials, dialled = (left, left + 1) if wire.endswith(">") else (left + 1, left)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import air
 from air import ConnectConfig, Graph, Link
 from air.base.errors import AirError
 from tests.interop.relays import AirDaemon
+from tests.ports import kept_port
 
 pytestmark = pytest.mark.anyio
 
@@ -23,10 +23,7 @@ SECONDS = 10.0
 
 @pytest.fixture
 async def daemon(tmp_path: Path) -> AsyncIterator[AirDaemon]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    listen = f"/ip4/127.0.0.1/tcp/{port}"
+    listen = f"/ip4/127.0.0.1/tcp/{kept_port()}"
     async with AirDaemon.start(tmp_path / "daemon", arguments=["--listen", listen]) as daemon:
         yield daemon
 

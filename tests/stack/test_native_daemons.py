@@ -11,7 +11,8 @@ import pytest
 
 import air
 from tests.faults.daemon import Client
-from tests.stack.daemons import Daemon, free_port, stopped
+from tests.ports import kept_port
+from tests.stack.daemons import Daemon, stopped
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ def anyio_backend() -> str:
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Daemon]]:
     """Five daemons, each of which dials every other: of two links that meet one is kept."""
     folder = tmp_path_factory.mktemp("mesh")
-    ports = [free_port() for _ in range(COUNT)]
+    ports = [kept_port() for _ in range(COUNT)]
     addresses = [f"/ip4/127.0.0.1/tcp/{port}" for port in ports]
 
     def start(number: int) -> Daemon:
