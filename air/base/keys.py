@@ -73,13 +73,19 @@ class Identity:
 
         The file holds the base64 of :meth:`to_bytes` and has mode 0600. Two processes that create it at
         the same moment end with the same identity. Raises ConfigError when the file is readable by
-        others (``secret.mode``), unreadable (``secret.unreadable``) or no key (``identity.bad-key``).
+        others (``secret.mode``), unreadable (``secret.unreadable``) or no key (``identity.bad-key``), or
+        cannot be made (``secret.unwritable``).
         """
         path = Path(path)
-        if not path.exists():
-            identity = cls.generate()
-            if create_secret(path, base64.b64encode(identity.to_bytes()) + b"\n"):
-                return identity
+        try:
+            if not path.exists():
+                identity = cls.generate()
+                if create_secret(path, base64.b64encode(identity.to_bytes()) + b"\n"):
+                    return identity
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make the secret file {path}: {error.strerror}", code="secret.unwritable"
+            ) from None
         try:
             data = base64.b64decode(read_secret(path).strip(), validate=True)
             return cls.from_bytes(data)
@@ -139,17 +145,27 @@ def create_secret(path: str | os.PathLike[str], data: bytes) -> bool:
 def replace_secret(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a secret file, in place of an older one if there is one."""
     path = Path(path)
-    os.replace(_write_beside(path, data), path)
+    temporary = _write_beside(path, data)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink()
+        raise
     _sync_folder(path.parent)
 
 
 def _write_beside(path: Path, data: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        # A full disk would otherwise collect pieces of secrets.
+        temporary.unlink()
+        raise
     return temporary
 
 

@@ -34,15 +34,17 @@ class PrivateKey:
     public: PublicKey
 
     def __init__(self, type: KeyType, data: bytes) -> None:
-        """``data`` as in the PrivateKey message, or the bare 32-byte seed of an Ed25519 key.
+        """``data`` as in the PrivateKey message, the bare 32-byte seed of an Ed25519 key, or PKCS #8 of ECDSA
+        and RSA: whatever came in, :meth:`to_bytes` writes the usual form.
 
         Raises ConfigError ``identity.bad-key``.
         """
+        from cryptography.exceptions import UnsupportedAlgorithm
+
         try:
-            self._loaded, self.public = _load(type, data)
-        except (ValueError, TypeError, Violation) as error:
+            self._loaded, self.public, self._data = _load(type, data)
+        except (ValueError, TypeError, UnsupportedAlgorithm, Violation) as error:
             raise ConfigError(f"not a private {type.name} key: {error}", code="identity.bad-key") from None
-        self._data = data[:32] + self.public.data if type is KeyType.ED25519 else bytes(data)
 
     @classmethod
     def generate(cls, type: KeyType = KeyType.ED25519) -> PrivateKey:
@@ -124,11 +126,17 @@ def _sign_ecdsa(key: EllipticCurvePrivateKey, message: bytes, *, low: bool) -> b
     return signature
 
 
-def _load(type: KeyType, data: bytes) -> tuple[Loaded, PublicKey]:
+def _load(type: KeyType, data: bytes) -> tuple[Loaded, PublicKey, bytes]:
+    """The key, its public half, and its data as the PrivateKey message has them."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+        load_der_private_key,
+    )
 
-    spki = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if type is KeyType.ED25519:
         if len(data) not in (32, 64, 96):
             raise ValueError(f"{len(data)} bytes")
@@ -137,16 +145,16 @@ def _load(type: KeyType, data: bytes) -> tuple[Loaded, PublicKey]:
         # The oldest form repeats the public half; 32 bytes are the bare seed of RFC 8032.
         if data[32:] not in (b"", public, public + public):
             raise ValueError("the two halves of the key do not belong together")
-        return seed, PublicKey(type, public)
+        return seed, PublicKey(type, public), bytes(data[:32]) + public
     if type is KeyType.SECP256K1:
         if len(data) != 32:
             raise ValueError(f"{len(data)} bytes")
         point = ec.derive_private_key(int.from_bytes(data, "big"), ec.SECP256K1())
         compressed = point.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-        return point, PublicKey(type, compressed)
+        return point, PublicKey(type, compressed), bytes(data)
     loaded = load_der_private_key(data, None)
-    if type is KeyType.ECDSA and isinstance(loaded, ec.EllipticCurvePrivateKey):
-        return loaded, PublicKey(type, loaded.public_key().public_bytes(*spki))
-    if type is KeyType.RSA and isinstance(loaded, rsa.RSAPrivateKey):
-        return loaded, PublicKey(type, loaded.public_key().public_bytes(*spki))
-    raise ValueError("the key is of another type")
+    if not isinstance(loaded, rsa.RSAPrivateKey if type is KeyType.RSA else ec.EllipticCurvePrivateKey):
+        raise ValueError("the key is of another type")
+    public = loaded.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    usual = loaded.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    return loaded, PublicKey(type, public), usual

@@ -109,9 +109,9 @@ def seal_peer_record(identity: Identity, seq: int, addresses: Iterable[Multiaddr
 def open_peer_record(data: bytes) -> PeerRecord:
     """Check a signed peer record.
 
-    Raises Violation as :func:`open_envelope` does, ``envelope.wrong-kind``, ``envelope.wrong-signer`` when
-    somebody signed for another peer, and LimitReached ``envelope.too-many`` for more than ADDRESSES_MAX
-    addresses. Addresses that cannot be read are left out.
+    Raises Violation as :func:`open_envelope` and :meth:`PeerId.from_bytes` do, ``envelope.wrong-kind``,
+    ``envelope.wrong-signer`` when somebody signed for another peer, and LimitReached ``envelope.too-many``
+    for more than ADDRESSES_MAX addresses. Addresses that cannot be read are left out.
     """
     envelope = _open(data, *_PEER_RECORD)
     try:

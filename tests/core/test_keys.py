@@ -8,9 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
 
-from air.base.errors import ConfigError
+from air.base.errors import ConfigError, Violation
 from air.base.keys import Identity, create_secret, read_secret, replace_secret
+from air.base.private_key import PrivateKey
+from air.base.public_key import KeyType, PublicKey
 
 
 def test_an_identity_is_made_once_and_then_found_again(tmp_path: Path) -> None:
@@ -59,6 +67,49 @@ def test_halves_that_do_not_belong_together_are_refused() -> None:
 def test_a_seed_of_another_length_is_refused() -> None:
     with pytest.raises(ConfigError, match="32 bytes"):
         Identity(b"short")
+
+
+def test_a_key_on_a_curve_that_nobody_here_knows_is_refused() -> None:
+    oid = bytes.fromhex("06052b81040001")
+    inner = b"\x02\x01\x01\x04\x20" + b"\x01" * 32 + bytes((0xA0, len(oid))) + oid
+    with pytest.raises(ConfigError) as refused:
+        PrivateKey(KeyType.ECDSA, bytes((0x30, len(inner))) + inner)
+    assert refused.value.code == "identity.bad-key"
+
+
+@pytest.mark.parametrize("type", [KeyType.RSA, KeyType.ECDSA])
+def test_a_key_in_pkcs_8_is_written_in_the_form_that_libp2p_reads(type: KeyType) -> None:
+    usual = PrivateKey.generate(type).to_bytes()
+    key = load_der_private_key(usual[usual.index(b"\x30") :], None)
+    odd = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    assert PrivateKey(type, odd).to_bytes() == usual
+
+
+@pytest.mark.parametrize("length", ["a000", "ffff7f", "80808080808080808001", "80"])
+def test_a_public_key_with_a_bad_length_is_malformed(length: str) -> None:
+    with pytest.raises(Violation) as refused:
+        PublicKey.from_bytes(b"\x08\x01\x12" + bytes.fromhex(length) + b"\x01" * 32)
+    assert refused.value.code == "key.malformed"
+
+
+def test_an_identity_that_cannot_be_kept_says_which_file_it_is_about(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "identity.key"
+    with pytest.raises(ConfigError, match=r"missing/identity\.key: No such file") as refused:
+        Identity.load_or_create(path)
+    assert refused.value.code == "secret.unwritable"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_disk_that_fails_keeps_no_piece_of_a_secret(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="No space left"):
+        replace_secret(tmp_path / "secret", b"piece")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_secret_is_created_once_and_replaced_on_demand(tmp_path: Path) -> None:

@@ -328,6 +328,13 @@ def test_data_may_come_right_behind_the_last_message() -> None:
         ben().send([b"before anybody is known"])
 
 
+def test_nothing_at_all_may_arrive_inside_a_frame() -> None:
+    sealer, opener = pair()
+    frame = b"".join(sealer.seal(b"word"))
+    got = [opener.receive(part) for part in (b"", frame[:1], b"", frame[1:5], b"", frame[5:])]
+    assert got == [[], [], [], [], [], [b"word"]]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=5), st.integers(-1, 400), st.data())
 def test_events_do_not_depend_on_how_bytes_arrive(

@@ -145,6 +145,21 @@ def test_rsa_keys_that_are_too_short_are_refused() -> None:
     assert refused.value.code == "key.bad-public"
 
 
+@pytest.mark.parametrize(("exponent", "fits"), [(65537, True), (2**31 - 1, True), (2**31 + 1, False)])
+def test_rsa_exponents_that_make_checking_slow_are_refused(exponent: int, fits: bool) -> None:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = rsa.RSAPublicNumbers(exponent, 2**2047 + 1).public_key()
+    data = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if fits:
+        assert PublicKey(KeyType.RSA, data).data == data
+    else:
+        with pytest.raises(Violation) as refused:
+            PublicKey(KeyType.RSA, data)
+        assert refused.value.code == "key.bad-public"
+
+
 @given(st.binary(max_size=80))
 def test_any_bytes_are_an_address_or_refused(data: bytes) -> None:
     try:

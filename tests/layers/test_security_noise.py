@@ -18,6 +18,9 @@ from air.base.keys import Identity, create_secret
 from air.base.public_key import KeyType
 from air.security.api import SecureConn, Security
 from air.security.noise import Noise, NoiseConfig
+from air.security.noise.core import StaticKey
+from air.security.noise.payload import Credential
+from air.security.noise.session import NoiseCore
 from air.security.plaintext import Plaintext
 from air.security.pnet import load_key, protect
 from air.security.psk import PreSharedKey
@@ -302,6 +305,55 @@ async def test_reading_and_writing_may_start_together() -> None:
         return got
 
     assert await gather(dial, listen) == [b"both", b"ab"]
+
+
+@pytest.mark.anyio
+async def test_nothing_follows_a_last_message_that_was_cut_short() -> None:
+    """A reader sends it, and may give up while it does: what came next would be read in its place."""
+    one, other = memory_pair(64)
+    static = StaticKey(b"\x12" * 32)
+    core = NoiseCore(
+        static, Credential(BEN, static.public), dialer=False, config=NoiseConfig(), now=ENV.clock.now()
+    )
+
+    async def answer_once() -> None:
+        while not (output := core.take_output()):
+            core.receive(await other.receive(), ENV.clock.now())
+        await other.send(b"".join(output))
+
+    dialled, _ = await gather(
+        lambda: Noise().secure(one, identity=ANN, dialer=True, env=ENV),
+        answer_once,
+    )
+    with anyio.move_on_after(0.01) as given_up:
+        await dialled.receive()
+    assert given_up.cancelled_caught
+    assert 0 < len(await other.receive()) < 170
+    for call in (lambda: dialled.send(b"more"), dialled.receive, dialled.send_eof):
+        with pytest.raises(Reset) as refused, anyio.fail_after(5):
+            await call()
+        assert refused.value.code == "noise.not-sent"
+
+
+@pytest.mark.anyio
+async def test_a_reader_does_not_wait_for_a_long_first_write() -> None:
+    one, other = memory_pair(10_000)
+    noise = Noise()
+
+    async def dial() -> bytes:
+        conn = await noise.secure(one, identity=ANN, dialer=True, env=ENV)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conn.send, bytes(1_000_000))
+            await anyio.wait_all_tasks_blocked()
+            return await conn.receive()
+
+    async def listen() -> int:
+        conn = await noise.secure(other, identity=BEN, dialer=False, env=ENV)
+        await conn.send(b"I speak before I listen")
+        await anyio.wait_all_tasks_blocked()
+        return len(await read(conn, 1_000_000))
+
+    assert await gather(dial, listen) == [b"I speak before I listen", 1_000_000]
 
 
 @pytest.mark.parametrize("type", list(KeyType))

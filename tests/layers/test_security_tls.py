@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hmac
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from OpenSSL import SSL
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from OpenSSL import SSL, crypto
 
 from air.base.clock import Now, SystemClock
 from air.base.env import Env
-from air.base.errors import AirError, Closed, Misuse, Violation
+from air.base.errors import AirError, Closed, Misuse, Reset, Violation
 from air.base.keys import Identity
 from air.security.tls import Tls, TlsConfig
 from air.security.tls.certificate import judge_certificate, make_certificate
@@ -188,6 +190,147 @@ def test_garbage_and_forged_records() -> None:
     assert getattr(listener.error, "code", "") == "tls.record"
     with pytest.raises(Violation):
         listener.receive(b"", NOW)
+
+
+def signed(change: Callable[[bytes], bytes]) -> bytes:
+    """A certificate whose inner part was changed before it was signed."""
+    inner = change(x509.load_der_x509_certificate(make_certificate(BEN, KEY, 7, NOW)).tbs_certificate_bytes)
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")
+    signature = b"\0" + KEY.sign(inner, ec.ECDSA(hashes.SHA256()))
+    whole = inner + algorithm + bytes((3, len(signature))) + signature
+    return b"\x30\x82" + len(whole).to_bytes(2, "big") + whole
+
+
+def extended(oid: str, value: str) -> bytes:
+    """A certificate with one more extension."""
+    usual = x509.load_der_x509_certificate(make_certificate(BEN, KEY, 7, NOW))
+    more = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), bytes.fromhex(value))
+    return (
+        x509.CertificateBuilder(usual.issuer, usual.subject, KEY.public_key(), 7)
+        .not_valid_before(usual.not_valid_before_utc)
+        .not_valid_after(usual.not_valid_after_utc)
+        .add_extension(usual.extensions[0].value, critical=False)
+        .add_extension(more, critical=False)
+        .sign(KEY, hashes.SHA256())
+        .public_bytes(serialization.Encoding.DER)
+    )
+
+
+ODD = {
+    "a version that does not exist": signed(lambda it: it.replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\5")),
+    "a month that does not exist": signed(
+        lambda it: (at := it.index(b"\x17\x0d")) and it[: at + 4] + b"13" + it[at + 6 :]
+    ),
+    "an X.400 address": extended("2.5.29.17", "3004a3023000"),
+    "a feature of TLS that does not exist": extended("1.3.6.1.5.5.7.1.24", "3003020163"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL X509 objects:DeprecationWarning")
+@pytest.mark.parametrize("der", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("dialer", [True, False])
+def test_what_only_openssl_can_read_is_a_bad_certificate(der: bytes, dialer: bool) -> None:
+    odd = SSL.Context(SSL.TLS_METHOD)
+    # Not as a certificate of cryptography, which would refuse it here.
+    odd.use_certificate(crypto.load_certificate(crypto.FILETYPE_ASN1, der))
+    odd.use_privatekey(KEY)
+    odd.set_alpn_protos([b"libp2p"])
+    odd.set_alpn_select_callback(lambda *_: b"libp2p")
+    odd.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+    peer = SSL.Connection(odd, None)
+    core = TlsCore(context(), dialer=dialer, now=NOW, seconds=10.0)
+    (peer.set_accept_state if dialer else peer.set_connect_state)()
+    with pytest.raises(Violation) as refused:
+        for _ in range(3):
+            for data in core.take_output():
+                peer.bio_write(data)
+            with contextlib.suppress(SSL.WantReadError):
+                peer.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                core.receive(peer.bio_read(100_000), NOW)
+    assert refused.value.code == "tls.bad-certificate"
+
+
+@pytest.mark.parametrize("dialer", [True, False])
+def test_no_signature_is_checked_for_a_chain(dialer: bool) -> None:
+    """OpenSSL would compute each of them, however long the keys are, before we see how many there are."""
+    above = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "above")])
+    today = datetime.datetime.now(datetime.UTC)
+    usual = x509.load_der_x509_certificate(make_certificate(BEN, KEY, 7, NOW))
+    leaf, issuer = (
+        x509.CertificateBuilder(by, name, KEY.public_key(), 7)
+        .not_valid_before(today - datetime.timedelta(days=1))
+        .not_valid_after(today + datetime.timedelta(days=1))
+        .add_extension(usual.extensions[0].value, critical=False)
+        .sign(KEY, hashes.SHA256())
+        for name, by in ((usual.subject, above), (above, above))
+    )
+    chained = _context(KEY, leaf.public_bytes(serialization.Encoding.DER), ())
+    chained.add_extra_chain_cert(issuer)
+    sides = (context(ANN), chained) if dialer else (chained, context())
+    assert run(*pair(*sides))[0 if dialer else 1] == ["tls.handshake"]
+
+
+class Keys:
+    """The sending direction of a peer that says what OpenSSL would not."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.secret, self.count = secret, 0
+
+    def expand(self, label: str, size: int) -> bytes:
+        info = size.to_bytes(2, "big") + bytes((6 + len(label),)) + f"tls13 {label}".encode() + b"\0\1"
+        return hmac.digest(self.secret, info, "sha384")[:size]
+
+    def record(self, data: bytes, kind: int) -> bytes:
+        head = b"\x17\x03\x03" + (len(data) + 17).to_bytes(2, "big")
+        nonce = int.from_bytes(self.expand("iv", 12), "big") ^ self.count
+        self.count += 1
+        cipher = AESGCM(self.expand("key", 32))
+        return head + cipher.encrypt(nonce.to_bytes(12, "big"), data + bytes((kind,)), head)
+
+    def update(self) -> bytes:
+        """Ask for a change of the other direction's key too."""
+        said = self.record(b"\x18\0\0\1\1", 22)
+        self.secret, self.count = self.expand("traffic upd", 48), 0
+        return said
+
+
+def hostile() -> tuple[Keys, TlsCore]:
+    """A dialler's keys, and the listener that takes it for a peer."""
+    lines: list[bytes] = []
+    loud = context(ANN, change=lambda it: it.set_keylog_callback(lambda _, line: lines.append(line)))
+    dialer, listener = pair(loud, context())
+    run(dialer, listener)
+    assert dialer._tls.get_cipher_name() == "TLS_AES_256_GCM_SHA384"
+    secret = next(line.split()[2] for line in lines if line.startswith(b"CLIENT_TRAFFIC_SECRET_0"))
+    return Keys(bytes.fromhex(secret.decode())), listener
+
+
+def test_a_peer_may_change_its_key_but_not_pile_up_our_answers() -> None:
+    keys, core = hostile()
+    for _ in range(100):
+        assert core.receive(keys.update() + keys.record(b"x", 23), NOW) == [b"x"]
+        core.send([b"y"])
+        assert core.take_output()
+    assert core.error is None
+    flood = [keys.update() + keys.record(b"x", 23) for _ in range(100)]
+    with pytest.raises(Violation) as refused:
+        for one in flood:
+            core.receive(one, NOW)
+    assert refused.value.code == "tls.record"
+    assert sum(map(len, core.take_output())) < 2000
+
+
+@pytest.mark.parametrize("cause", ["alert", "forged", "end"])
+def test_sending_after_the_end_is_a_reset(cause: str) -> None:
+    keys, core = hostile()
+    if cause == "end":
+        core.send_eof()
+    else:
+        core.receive(keys.record(b"\x02\x28", 21) if cause == "alert" else b"\x17\3\3\0\x20" + bytes(32), NOW)
+        assert getattr(core.error, "code", "") == "tls.record"
+    with pytest.raises(Reset):
+        core.send([b"x"])
 
 
 def test_a_handshake_has_an_end_in_time_and_bytes() -> None:

@@ -149,7 +149,7 @@ class Opener:
             raise self.error
         frames: list[bytes] = []
         with memoryview(data) as view:
-            start = self._finish(view, frames) if self._tail else 0
+            start = self._finish(view, frames) if self._tail and data else 0
             end, nonce, decrypt = len(view), self._nonce, self._cipher.decrypt
             try:
                 while end - start > 1:

@@ -82,6 +82,7 @@ class NoiseConn:
 
     __slots__ = (
         "_conn",
+        "_dead",
         "_frames",
         "_lock",
         "_opener",
@@ -111,10 +112,12 @@ class NoiseConn:
         self._pending = b"".join(core.take_output())
         """A dialer's last message, until something leaves together with it."""
         self._lock = anyio.Lock() if self._pending else None
+        self._dead = False
+        """Whether that message is lost: nothing can follow it, and nothing will come."""
 
     async def receive(self, max_bytes: int = 65536, /) -> bytes:
         while not (frames := self._frames):
-            if self._pending:
+            if self._pending or self._dead:
                 await self._send(())
             opener = self._opener
             if opener.error is not None:
@@ -167,16 +170,23 @@ class NoiseConn:
             await sender(self._conn)(list(sealed))
             return
         async with self._lock:
+            if self._dead:
+                raise Reset("the last message of the handshake was not sent", code="noise.not-sent")
             pending, self._pending = self._pending, b""
             data = b"".join((pending, *sealed))
             if data:
-                await self._conn.send(data)
+                try:
+                    await self._conn.send(data)
+                except BaseException:
+                    # Whoever reads may give up; what is then sent would stand in the place of the message.
+                    self._dead = bool(pending)
+                    raise
             # From now on nobody but the writer sends, and one waiting here has found nothing pending.
             if not self._lock.statistics().tasks_waiting:
                 self._lock = None
 
     async def send_eof(self) -> None:
-        if self._pending:
+        if self._lock is not None:
             await self._send(())
         await self._conn.send_eof()
 

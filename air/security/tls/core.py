@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from air.base.clock import Now
-from air.base.errors import Denied, Misuse, Violation
+from air.base.errors import Denied, Misuse, Reset, Violation
 from air.base.peer_id import PeerId
 from air.base.public_key import PublicKey
 from air.security.tls.certificate import judge_certificate
@@ -27,6 +26,9 @@ ALPN: Final = "libp2p"
 _TAKE_BYTES: Final = 64 * 1024
 _HANDSHAKE_BYTES_MAX: Final = 64 * 1024
 """Bytes of the peer before the handshake is over; more are refused. An RSA peer needs about 6000."""
+_ANSWER_BYTES_MAX: Final = 1024
+"""Answers to the peer's key updates that wait for the next bytes we send: about 40. OpenSSL makes one for
+each of them, and an honest peer does not come to a second before 2**24 records."""
 
 
 class Authenticated(NamedTuple):
@@ -47,7 +49,18 @@ Event = Authenticated | Ended | bytes
 class TlsCore:
     """One connection. An error ends it, and what comes afterwards is refused."""
 
-    __slots__ = ("_budget", "_dialer", "_ended", "_error", "_expected", "_known", "_tls", "deadline")
+    __slots__ = (
+        "_answers",
+        "_budget",
+        "_dialer",
+        "_ended",
+        "_error",
+        "_expected",
+        "_known",
+        "_out",
+        "_tls",
+        "deadline",
+    )
 
     def __init__(
         self, context: SSL.Context, *, dialer: bool, now: Now, seconds: float, expected: PeerId | None = None
@@ -58,6 +71,9 @@ class TlsCore:
         self._known = self._ended = False
         self._error: Exception | None = None
         self._budget = _HANDSHAKE_BYTES_MAX
+        self._out: list[bytes] = []
+        self._answers = 0
+        """Bytes of what waits to be sent that nobody but the peer has caused."""
         self.deadline: float | None = now.monotonic + seconds
         if dialer:
             self._tls.set_connect_state()
@@ -74,8 +90,9 @@ class TlsCore:
         """Take bytes of the peer.
 
         While the handshake runs, raises Violation ``tls.handshake``, ``tls.no-alpn`` and the codes of
-        :func:`judge_certificate`, and Denied ``security.wrong-peer``. Later a bad record sets ``error``,
-        ``tls.record``: the good ones before it are returned, and the next call raises it.
+        :func:`judge_certificate`, and Denied ``security.wrong-peer``. Later a bad record, or too many changes
+        of the key, sets ``error``, ``tls.record``: the good ones before it are returned, and the next call
+        raises it.
         """
         if self._error is not None:
             raise self._error
@@ -102,6 +119,9 @@ class TlsCore:
             events.append(Ended())
         except SSL.Error as error:
             self._error = Violation(f"a bad record: {_why(error)}", code="tls.record", fatal=True)
+        self._answers += self._collect()
+        if self._answers > _ANSWER_BYTES_MAX and self._error is None:
+            self._error = Violation("endless changes of the key", code="tls.record", fatal=True)
         return events
 
     def receive_eof(self, now: Now, /) -> Sequence[Event]:
@@ -125,13 +145,18 @@ class TlsCore:
         return ()
 
     def send(self, pieces: Iterable[Piece]) -> None:
-        """Encrypt. Raises Misuse before the peer is known."""
+        """Encrypt. Raises Misuse before the peer is known, Reset after an error or our own end."""
         if not self._known:
             raise Misuse("the peer is not known yet", code="tls.early")
-        for piece in pieces:
-            if len(piece):
-                # Written record by record; the buffer behind grows as needed.
-                self._tls.sendall(piece)
+        try:
+            for piece in pieces:
+                if len(piece):
+                    # Written record by record; the buffer behind grows as needed.
+                    self._tls.sendall(piece)
+        except SSL.Error:
+            # A bad record or an alert of the peer ends both directions.
+            raise Reset(f"nothing can be sent any more: {self._error or 'the end was said'}") from None
+        self._collect()
 
     def send_eof(self) -> None:
         """Say that nothing more is sent; receiving goes on."""
@@ -139,15 +164,23 @@ class TlsCore:
             self._tls.shutdown()
         except SSL.Error:
             return
+        self._collect()
 
     def take_output(self) -> list[bytes]:
         """What has to be sent."""
-        out: list[bytes] = []
+        out, self._out, self._answers = self._out, [], 0
+        return out
+
+    def _collect(self) -> int:
+        """Take what OpenSSL has made to be sent; how many bytes."""
+        size = 0
         try:
             while True:
-                out.append(self._tls.bio_read(_TAKE_BYTES))
+                made = self._tls.bio_read(_TAKE_BYTES)
+                self._out.append(made)
+                size += len(made)
         except SSL.Error:
-            return out
+            return size
 
     def _write(self, data: bytes) -> None:
         if data:
@@ -157,18 +190,19 @@ class TlsCore:
         try:
             self._tls.do_handshake()
         except SSL.WantReadError:
+            self._collect()
             return None
         except SSL.Error as error:
             raise self._fail(
                 Violation(f"the handshake failed: {_why(error)}", code="tls.handshake", fatal=True)
             ) from None
-        certificate = self._tls.get_peer_certificate(as_cryptography=True)
-        chain = self._tls.get_peer_cert_chain(as_cryptography=True) or []
+        certificate = self._tls.get_peer_certificate()
+        chain = self._tls.get_peer_cert_chain() or []
         # At the listener OpenSSL leaves the peer's own certificate out of the chain.
         if certificate is None or len(chain) > int(self._dialer):
             raise self._fail(Violation("not exactly one certificate", code="tls.bad-certificate", fatal=True))
         try:
-            owner = judge_certificate(certificate.public_bytes(Encoding.DER), now)
+            owner = judge_certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate), now)
         except Violation as error:
             raise self._fail(error) from None
         if self._expected is not None and owner.peer != self._expected:
@@ -178,12 +212,13 @@ class TlsCore:
         chosen = self._tls.get_alpn_proto_negotiated().decode(errors="replace")
         if not chosen:
             raise self._fail(Violation("no common protocol", code="tls.no-alpn", fatal=True))
+        self._collect()
         self._known, self.deadline = True, None
         return Authenticated(owner.peer, owner.key, None if chosen == ALPN else chosen)
 
     def _fail(self, error: Exception) -> Exception:
         self._error, self.deadline = error, None
-        self.take_output()
+        self._out.clear()
         return error
 
 
