@@ -1,8 +1,8 @@
 """Kademlia: who holds what is found by asking peers ever closer to it.
 
-A core each for the keyspace (``key``), the table of peers (``table``), one search (``lookup``), what is
-stored (``records``) and what a question gets for an answer (``responder``); ``kademlia`` is the service that
-turns them.
+A core each for the keyspace (``key``), the table of peers (``table``), one search (``lookup``, on several
+``paths``), what is stored (``records``) and what a question gets for an answer (``responder``); ``kademlia``
+is the service that turns them.
 """
 
 from air.dht.config import KadConfig

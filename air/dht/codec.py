@@ -22,6 +22,9 @@ __all__ = ["CONTACTS_MAX", "decode", "encode"]
 
 CONTACTS_MAX: Final = 100
 """Contacts of one list that are looked at (py-libp2p may send more than k)."""
+_ADDRESSES_MAX: Final = 1024
+"""Addresses of one list that are looked at, readable or not: each takes some 10 µs, and a message may be
+stuffed with thousands."""
 _TIME_BYTES_MAX: Final = 64
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _LINKS: Final = {link.value: link for link in Link}
@@ -50,8 +53,11 @@ def encode(message: Message, config: KadConfig) -> bytes:
     return made.SerializeToString()
 
 
-def decode(data: bytes, config: KadConfig) -> Message:
-    """Read a message. Raises Violation ``kad.malformed``, or ``kad.unknown-type``."""
+def decode(data: bytes, config: KadConfig, *, question: bool = False) -> Message:
+    """Read a message. Whom a ``question`` names is left out, except providers where they are what it tells.
+
+    Raises Violation ``kad.malformed``, or ``kad.unknown-type``.
+    """
     try:
         read = pb.KadMessage.FromString(data)
     except DecodeError:
@@ -63,13 +69,9 @@ def decode(data: bytes, config: KadConfig) -> Message:
     if read.HasField("record"):
         received = read.record.time_received[:_TIME_BYTES_MAX].decode("utf-8", "replace")
         record = Record(read.record.key, read.record.value, received)
-    return Message(
-        kind,
-        read.key,
-        record,
-        closer=_contacts(read.closer_peers, config),
-        providers=_contacts(read.provider_peers, config),
-    )
+    closer = () if question else _contacts(read.closer_peers, config)
+    told = not question or kind is Kind.ADD_PROVIDER
+    return Message(kind, read.key, record, closer, _contacts(read.provider_peers, config) if told else ())
 
 
 def _peer(contact: Contact, addresses_max: int) -> pb.KadPeer:
@@ -83,6 +85,7 @@ def _peer(contact: Contact, addresses_max: int) -> pb.KadPeer:
 
 def _contacts(peers: Iterable[pb.KadPeer], config: KadConfig) -> tuple[Contact, ...]:
     found: dict[PeerId, Contact] = {}
+    left = _ADDRESSES_MAX
     for _, peer in zip(range(CONTACTS_MAX), peers, strict=False):
         try:
             id = PeerId.from_bytes(peer.id)
@@ -90,10 +93,12 @@ def _contacts(peers: Iterable[pb.KadPeer], config: KadConfig) -> tuple[Contact, 
             continue
         if id in found:
             continue
+        addrs = peer.addrs[:left]
+        left -= len(addrs)
         # An address may end in the name of its peer, which says nothing new, or of another, which is wrong.
         addresses = tuple(
             bare
-            for address in read_addresses(peer.addrs, config.addresses_max)
+            for address in read_addresses(addrs, config.addresses_max)
             if address.peer in (None, id) and (bare := address.bare) is not None
         )
         found[id] = Contact(id, addresses, _LINKS.get(peer.connection, Link.NOT_CONNECTED))

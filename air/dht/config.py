@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from air.base.errors import ConfigError
+
 __all__ = ["PROTOCOL", "KadConfig"]
 
 PROTOCOL: Final = "/ipfs/kad/1.0.0"
 
 _HOUR: Final = 3600.0
+_FROM_ZERO: Final = ("failures_max", "provider_keys_max", "records_max", "refresh_bits_max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +27,18 @@ class KadConfig:
     """Questions of one search under way at a time."""
     beta: int = 3
     """A search that only wants an answer ends when so many closest peers have answered."""
+    paths: int = 1
+    """Paths of one search that share no peer, ``alpha`` at most. In a simulated network where a fifth of all
+    peers lie in league, one path missed a value in every seventh search, five hardly ever, with half as many
+    questions more. Where nobody lies they ask hardly more."""
     asked_max: int = 120
     """Peers that one search asks at the most, whatever it is told, and so many it remembers."""
     request_seconds: float = 10.0
     """From opening the stream to the answer."""
     query_seconds: float = 60.0
-    """One search, or one operation made of a search and what follows."""
+    """One search; and as long again for telling those that were found."""
     idle_seconds: float = 60.0
-    """An inbound stream without a question is closed after this long."""
+    """An inbound stream without a whole question is closed after this long."""
     inbound_max: int = 8
     """Streams of one peer at a time (py-libp2p allows itself 12 in all)."""
     outbound_max: int = 4
@@ -71,6 +78,9 @@ class KadConfig:
     """How often a bucket that was not searched is searched at random, and this peer searches for itself."""
     refresh_bits_max: int = 12
     """Nearer buckets are covered by the search for itself; a random name for them would take long to find."""
+    quiet_seconds: float = 1800.0
+    """A peer of the table that was not heard of for so long is asked for a sign of life, before its addresses
+    are forgotten."""
     failures_max: int = 2
     """Requests in a row that a peer of the table may leave unanswered."""
     group_table_max: int = 3
@@ -82,6 +92,7 @@ class KadConfig:
     """Multiaddrs with a peer id: dialled at the start, and again while the table is empty."""
 
     def __post_init__(self) -> None:
-        counts = (self.k, self.alpha, self.beta, self.asked_max, self.addresses_max, self.providers_max)
-        if min(counts) < 1:
-            raise ValueError("k, alpha, beta, asked_max, addresses_max and providers_max are at least 1")
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not (value > 0 or (value == 0 and name in _FROM_ZERO)):
+                raise ConfigError(f"{name} cannot be {value}")

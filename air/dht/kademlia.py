@@ -11,6 +11,7 @@ which it learns who is a server. Source: libp2p kad-dht.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -46,12 +47,15 @@ class Kademlia:
     ) -> None:
         """``namespaces``: who judges values, by the first part of their key; None: ``/pk/…`` alone.
 
-        Raises ConfigError when a bootstrap address names no peer.
+        Raises ConfigError for a mode that there is not, and for a bootstrap address that names no peer.
         """
         self.config = KadConfig() if config is None else config
-        self.mode = mode
+        try:
+            self.mode = Mode(mode)
+            self._bootstrap = [Multiaddr(text) for text in self.config.bootstrap]
+        except (ValueError, Violation) as error:
+            raise ConfigError(str(error)) from None
         self._namespaces = Namespaces({"pk": PublicKeys()} if namespaces is None else namespaces)
-        self._bootstrap = [Multiaddr(text) for text in self.config.bootstrap]
         if any(address.peer is None for address in self._bootstrap):
             raise ConfigError("a bootstrap address ends in /p2p/ and a peer id", code="config.bad-peer")
         self._upkeep: Upkeep | None = None
@@ -63,10 +67,16 @@ class Kademlia:
         return {self.config.protocol: self._serve} if self.mode is Mode.SERVER else {}
 
     async def run(self, host: Host, *, task_status: Any) -> None:
-        self._upkeep = Upkeep(Parts(host, self.config, self._namespaces), self._bootstrap)
-        with host.peerbook.follow(self._upkeep.presented):
-            task_status.started()
-            await self._upkeep.run()
+        if self._upkeep is not None:
+            raise Misuse("the DHT belongs to another running node")
+        upkeep = self._upkeep = Upkeep(Parts(host, self.config, self._namespaces), self._bootstrap)
+        try:
+            with host.peerbook.follow(upkeep.presented):
+                task_status.started()
+                await upkeep.run()
+        finally:
+            self._upkeep = None
+            upkeep.parts.end()
 
     async def _serve(self, stream: Stream) -> None:
         await self._here().server.serve(stream)
@@ -79,11 +89,16 @@ class Kademlia:
         return () if self._upkeep is None else self._upkeep.parts.table.peers
 
     async def ready(self, peers: int = 1) -> None:
-        """Wait until the table holds so many servers."""
+        """Wait until the table holds so many servers. Raises Closed when the node ends before that."""
         await self._here().ready(peers)
 
     async def closest(self, key: bytes) -> list[Contact]:
-        """The ``k`` servers closest to ``key``, the closest first. Raises AirError ``kad.nobody``."""
+        """The ``k`` servers closest to ``key``, the closest first.
+
+        Raises Misuse for a key that is empty (``kad.no-key``) or of more bytes than any operation takes
+        (``kad.key-too-long``), and AirError ``kad.nobody``.
+        """
+        self._fits(key, max(self.config.record_key_bytes_max, self.config.provider_key_bytes_max))
         lookup = await self._here().querier.search(key, settle=self.config.k)
         if not lookup.closest:
             raise _nobody()
@@ -94,17 +109,22 @@ class Kademlia:
 
         Others may be wrong or lie: only a handshake shows who is there.
         """
-        config, found, naming = self.config, Contact(peer), set[PeerId]()
+        here, config, found, naming = self._here(), self.config, Contact(peer), set[PeerId]()
 
         def heard(contact: Contact, answer: Message) -> bool:
             nonlocal found
-            for one in (contact, *answer.closer):
+            if contact.peer == peer:
+                # What others said of it led here; what it says itself, and where it was met, comes first.
+                [known] = here.querier.contacts([peer])
+                found = Contact(peer).joined(known.addresses or contact.addresses, config.addresses_max)
+                return True
+            for one in answer.closer:
                 if one.peer == peer and one.addresses:
                     found = found.joined(one.addresses, config.addresses_max)
                     naming.add(contact.peer)
-            return peer in naming or len(naming) >= config.beta
+            return len(naming) >= config.beta
 
-        await self._here().querier.search(peer.multihash, settle=config.k, heard=heard)
+        await here.querier.search(peer.multihash, settle=config.k, heard=heard)
         if not found.addresses:
             raise AirError(f"nobody knows where {peer} is", code="kad.not-found")
         return found
@@ -124,8 +144,7 @@ class Kademlia:
         held = parts.held(key)
         if held is not None and held != value and not self._namespaces.best(key, (held, value)):
             raise Misuse("a better value is held under this key", code="kad.superseded")
-        self._tasks().keep_value(key, value)
-        taken = await parts.spread_value(key, value)
+        taken = await self._tasks().put_value(key, value)
         if not taken:
             raise _nobody()
         return taken
@@ -164,12 +183,11 @@ class Kademlia:
 
     def stop_putting(self, key: bytes) -> None:
         """Not again; what servers keep runs out by itself."""
-        self._tasks().drop_value(key)
+        self._tasks().stop(Kind.PUT_VALUE, key)
 
     def _valid(self, key: bytes, value: bytes | None = None) -> None:
         config = self.config
-        if len(key) > config.record_key_bytes_max:
-            raise Misuse(f"a record key of {len(key)} bytes", code="kad.key-too-long")
+        self._fits(key, config.record_key_bytes_max)
         if value is not None and len(value) > config.value_bytes_max:
             raise Misuse(f"a value of {len(value)} bytes", code="kad.value-too-big")
         try:
@@ -185,36 +203,50 @@ class Kademlia:
     async def provide(self, key: bytes) -> int:
         """Tell the closest servers that this peer has what ``key``, a multihash, names, now and again.
 
-        Returns how many were told. Raises Misuse ``kad.key-too-long``, AirError ``kad.nobody``.
+        Returns how many were told. Raises Misuse ``kad.no-key`` or ``kad.key-too-long``, AirError
+        ``kad.nobody``; it is told again in time even so.
         """
-        if not 0 < len(key) <= self.config.provider_key_bytes_max:
-            raise Misuse(f"a provider key of {len(key)} bytes", code="kad.key-too-long")
-        self._tasks().keep_provided(key)
-        told = await self._here().spread_provider(key)
+        self._fits(key, self.config.provider_key_bytes_max)
+        told = await self._tasks().provide(key)
         if not told:
             raise _nobody()
         return told
 
     async def find_providers(self, key: bytes, *, count: int = 20) -> list[Contact]:
-        """Up to ``count`` peers that say they have what ``key`` names. Raises AirError ``kad.not-found``."""
-        parts, limit = self._here(), self.config.addresses_max
-        found = {one.peer: one for one in parts.providers.of(key, parts.host.env.clock.now())}
+        """Up to ``count`` peers that say they have what ``key`` names, those that most servers name first.
 
-        def heard(_: Contact, answer: Message) -> bool:
-            for one in answer.providers:
-                found[one.peer] = found.get(one.peer, one).joined(one.addresses, limit)
-            return len(found) >= count
+        Raises Misuse as :meth:`provide`, and AirError ``kad.not-found``.
+        """
+        self._fits(key, self.config.provider_key_bytes_max)
+        parts, config = self._here(), self.config
+        found = {one.peer: one for one in parts.providers.of(key, parts.host.env.clock.now())}
+        votes, naming = Counter(found.keys()), set[PeerId]()
+
+        def heard(contact: Contact, answer: Message) -> bool:
+            # One server that lies names as many as it likes: it neither ends the search nor fills its result.
+            for one in answer.providers[:count]:
+                found[one.peer] = found.get(one.peer, one).joined(one.addresses, config.addresses_max)
+                votes[one.peer] += 1
+                naming.add(contact.peer)
+            return len(found) >= count and len(naming) >= config.beta
 
         await parts.querier.search(key, Kind.GET_PROVIDERS, settle=self.config.k, heard=heard)
         if not found:
             raise AirError("nobody says to have it", code="kad.not-found")
-        return list(found.values())[:count]
+        return sorted(found.values(), key=lambda one: -votes[one.peer])[:count]
 
     def stop_providing(self, key: bytes) -> None:
         """Not again; what servers know runs out by itself."""
-        self._tasks().drop_provided(key)
+        self._tasks().stop(Kind.ADD_PROVIDER, key)
 
     # -- inside ----------------------------------------------------------------
+
+    def _fits(self, key: bytes, bytes_max: int) -> None:
+        # Servers reset a stream for what does not, and would seem to be gone.
+        if not key:
+            raise Misuse("an empty key", code="kad.no-key")
+        if len(key) > bytes_max:
+            raise Misuse(f"a key of {len(key)} bytes, at most {bytes_max}", code="kad.key-too-long")
 
     def _here(self) -> Parts:
         return self._tasks().parts

@@ -53,10 +53,6 @@ class Lookup:
         self._hear(seeds)
 
     @property
-    def target(self) -> int:
-        return self._target
-
-    @property
     def asked(self) -> int:
         """How many peers were asked so far."""
         return self._asked
@@ -65,10 +61,6 @@ class Lookup:
     def closest(self) -> list[Contact]:
         """Up to ``k`` of those that answered, the closest first."""
         return [self._contacts[peer] for _, peer in self._answered[: self._config.k]]
-
-    def contact(self, peer: PeerId) -> Contact | None:
-        """What was told of a peer that was asked or is still to be."""
-        return self._contacts.get(peer)
 
     @property
     def done(self) -> bool:

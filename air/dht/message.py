@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import zip_longest
 
 from air.base.address import Multiaddr
 from air.base.peer_id import PeerId
@@ -40,8 +41,11 @@ class Contact:
     link: Link = Link.NOT_CONNECTED
 
     def joined(self, addresses: Iterable[Multiaddr], limit: int) -> Contact:
-        """With further addresses behind its own, ``limit`` in all: one word does not replace another."""
-        return replace(self, addresses=tuple(dict.fromkeys((*self.addresses, *addresses)))[:limit])
+        """With further addresses between its own, ``limit`` in all: whoever speaks first, and much, leaves
+        room for the next."""
+        pairs = zip_longest(self.addresses, addresses)
+        every = dict.fromkeys(one for pair in pairs for one in pair if one is not None)
+        return replace(self, addresses=tuple(every)[:limit])
 
 
 @dataclass(frozen=True, slots=True)

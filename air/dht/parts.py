@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 
 from air.base.address import Multiaddr
+from air.base.errors import Closed
 from air.base.peer_id import PeerId
 from air.dht.config import KadConfig
 from air.dht.message import Contact, Kind, Message, Record
@@ -37,7 +38,7 @@ class Parts:
         responder = Responder(own, self.table, self.records, self.providers, addresses, config)
         self.server = Server(responder, host.env, counters, config)
         self.querier = Querier(host, self.table, config, self._joined)
-        self._changed = anyio.Event()
+        self._changed, self._ended = anyio.Event(), False
         counters.gauge("kad_table_peers", "Servers in the table.", lambda: len(self.table))
         counters.gauge("kad_records", "Values kept for others.", lambda: len(self.records))
         counters.gauge("kad_provider_keys", "Keys with providers.", lambda: len(self.providers))
@@ -47,9 +48,16 @@ class Parts:
         self._changed = anyio.Event()
 
     async def ready(self, peers: int) -> None:
-        """Wait until the table holds so many servers."""
+        """Wait until the table holds so many servers. Raises Closed when the node ends."""
         while len(self.table) < peers:
+            if self._ended:
+                raise Closed("the node has ended", code="node.closed")
             await self._changed.wait()
+
+    def end(self) -> None:
+        """Nobody comes into the table any more."""
+        self._ended = True
+        self._joined()
 
     def held(self, key: bytes) -> bytes | None:
         """The value that this peer holds under a key, if it is still valid."""

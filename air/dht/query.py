@@ -9,14 +9,15 @@ from typing import TypeAlias
 
 import anyio
 
-from air.base.errors import AirError, Closed, Reset, Violation
+from air.base.address import Multiaddr
+from air.base.errors import AirError, Closed, Reset, Unreachable, Violation
 from air.base.peer_id import PeerId
 from air.codec.frame import FrameReader, encode_frames
 from air.dht.codec import decode, encode
 from air.dht.config import KadConfig
 from air.dht.key import place
-from air.dht.lookup import Lookup
 from air.dht.message import Contact, Kind, Message
+from air.dht.paths import Paths
 from air.dht.table import RoutingTable
 from air.swarm.api import Host
 from air.swarm.peerbook import Source
@@ -72,14 +73,14 @@ class Querier:
 
     async def search(
         self, key: bytes, kind: Kind = Kind.FIND_NODE, *, settle: int, heard: Heard | None = None
-    ) -> Lookup:
+    ) -> Paths:
         """Ask peers ever closer to ``key``, until the ``settle`` closest have answered, ``heard`` has heard
         enough, or ``query_seconds`` are over."""
         host, config, target = self._host, self._config, place(key)
         self._table.searched(target, host.env.clock.now())
         host.counters.add("kad_searches")
         seeds = self.contacts(self._table.closest(target, config.k))
-        lookup = Lookup(target, host.peer, seeds, config, settle=settle)
+        lookup = Paths(target, host.peer, seeds, config, settle=settle)
         question = Message(kind, key)
         changed = anyio.Event()
 
@@ -107,7 +108,10 @@ class Querier:
         return lookup
 
     async def spread(self, contacts: Sequence[Contact], message: Message, *, answered: bool = True) -> int:
-        """Send one message to several peers, a few at a time; returns how many took it."""
+        """Send one message to several peers, a few at a time, for ``query_seconds`` at the most.
+
+        Returns how many took it.
+        """
         taken, room = 0, anyio.Semaphore(self._config.alpha)
 
         async def one(contact: Contact) -> None:
@@ -119,33 +123,36 @@ class Querier:
                     return
                 taken += 1
 
-        async with anyio.create_task_group() as tasks:
-            for contact in contacts:
-                tasks.start_soon(one, contact)
+        with anyio.move_on_after(self._config.query_seconds):
+            async with anyio.create_task_group() as tasks:
+                for contact in contacts:
+                    tasks.start_soon(one, contact)
         return taken
 
     async def _request(self, contact: Contact, messages: Sequence[Message]) -> Message:
         host, peer, clock = self._host, contact.peer, self._host.env.clock
+        # First of all: what cannot be sent is not the fault of whom it was meant for.
+        data = encode_frames([encode(message, self._config) for message in messages])
         try:
             async with self._turn(peer):
                 with anyio.fail_after(self._config.request_seconds):
-                    answer = await self._exchange(contact, messages)
+                    answer, where = await self._exchange(contact, data, messages)
         except (AirError, TimeoutError) as error:
             code = error.code if isinstance(error, AirError) else "kad.timeout"
             host.counters.add("kad_requests_out", label=code)
-            self._table.failed(peer, clock.now())
+            # A reset is how a server refuses a value: it lives.
+            refused = messages[-1].kind is Kind.PUT_VALUE and isinstance(error, Reset)
+            if not refused and not _is_ours(error):
+                self._table.failed(peer, clock.now())
             if isinstance(error, AirError):
                 raise
             raise Violation("no answer in time", code=code) from None
         host.counters.add("kad_requests_out", label="ok")
         self._table.answered(peer, clock.now())
-        if peer not in self._table:
-            # Who answers is a server, and lives. It counts in the network where it really is: it may claim
-            # to be in any other.
-            session = host.session(peer)
-            where = () if session is None else (session.remote_address,)
-            if self._table.add(peer, where, clock.now()):
-                self._joined()
+        # Who answers is a server, and lives. It counts in the network where it really is: it may claim to be
+        # in any other, or have come from another before.
+        if self._table.add(peer, (where,), clock.now()):
+            self._joined()
         return answer
 
     @asynccontextmanager
@@ -162,17 +169,22 @@ class Querier:
             if not turns.wanted:
                 del self._turns[peer]
 
-    async def _exchange(self, contact: Contact, messages: Sequence[Message]) -> Message:
-        config = self._config
-        if contact.addresses:
-            # Whoever told them may be wrong or lie: the handshake shows who is there.
-            self._host.discovered(contact.peer, contact.addresses, Source.HINT)
+    async def _exchange(
+        self, contact: Contact, data: bytes, messages: Sequence[Message]
+    ) -> tuple[Message, Multiaddr]:
+        """The answer, and where it came from: the session may be gone a moment later."""
+        # Whoever told them may be wrong or lie: the handshake shows who is there. What the book itself has
+        # told is no news: it would never end.
+        book = self._host.peerbook.addresses(contact.peer, self._host.env.clock.now())
+        news = [address for address in contact.addresses if address not in book]
+        if news:
+            self._host.discovered(contact.peer, news, Source.HINT)
         session = await self._host.dial(contact.peer)
-        async with await session.open_stream(config.protocol) as stream:
-            await stream.send(encode_frames(encode(message, config) for message in messages))
+        async with await session.open_stream(self._config.protocol) as stream:
+            await stream.send(data)
             # The end is said behind the answer: py-libp2p resets a stream when it reads one, and its answer
             # would be lost with that.
-            return await self._answer(stream, messages)
+            return await self._answer(stream, messages), session.remote_address
 
     async def _answer(self, stream: Stream, messages: Sequence[Message]) -> Message:
         """The answer to the last of ``messages``; nobody but py-libp2p answers those before it."""
@@ -191,3 +203,13 @@ class Querier:
                     return answer
                 if answer.kind not in silent:
                     raise Violation("an answer to another question", code="kad.wrong-answer")
+                silent.remove(answer.kind)
+
+
+def _is_ours(error: AirError | TimeoutError) -> bool:
+    """Whether a request failed at a ceiling of this node. Otherwise, whoever fills the node's connections
+    would empty its table too."""
+    reasons = [error.code] if isinstance(error, AirError) else []
+    if isinstance(error, Unreachable):
+        reasons = [reason for _, reason in error.attempts]
+    return any(reason.startswith("limit.") for reason in reasons)

@@ -46,11 +46,6 @@ class RecordStore:
     def __len__(self) -> int:
         return len(self._held)
 
-    @property
-    def keys(self) -> tuple[bytes, ...]:
-        """The keys of all values, the one put longest ago first; some may have expired."""
-        return tuple(self._held)
-
     def put(self, record: Record, now: Now) -> bool:
         """Keep ``record`` unless a better value is held, or its key is the furthest and there is no room.
 

@@ -59,17 +59,21 @@ class Server:
         config = self._config
         reader = FrameReader(config.message_bytes_max)
         while True:
+            frames: list[bytes] = []
+            # For a whole question: a byte now and then does not keep a stream.
             with anyio.move_on_after(config.idle_seconds) as idle:
-                try:
-                    data = await stream.receive()
-                except Reset:
-                    raise
-                except Closed:
-                    reader.receive_eof()
-                    return
+                while not frames:
+                    try:
+                        data = await stream.receive()
+                    except Reset:
+                        raise
+                    except Closed:
+                        reader.receive_eof()
+                        return
+                    frames = reader.receive(data)
             if idle.cancelled_caught:
+                reader.receive_eof()
                 return
-            frames = reader.receive(data)
             # One read may hold thousands of questions, and an answer is longer than its question.
             for start in range(0, len(frames), _TOGETHER):
                 answers = [
@@ -87,7 +91,7 @@ class Server:
                         raise LimitReached("nobody reads the answers", code="kad.unread")
 
     def _one(self, frame: bytes, peer: PeerId, bucket: TokenBucket) -> bytes | None:
-        message = decode(frame, self._config)
+        message = decode(frame, self._config, question=True)
         bucket.level -= _WRITE_COST if message.kind in _WRITES else 1.0
         self._counters.add("kad_requests_in", label=message.kind.name)
         answer = self._responder.answer(message, peer, self._env.clock.now())

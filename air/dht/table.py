@@ -121,6 +121,11 @@ class RoutingTable:
         self._drop(entry)
         return True
 
+    def quiet(self, now: Now) -> list[PeerId]:
+        """Those that were not heard of for ``quiet_seconds``: no search has come by them."""
+        due = now.monotonic - self._config.quiet_seconds
+        return [one.peer for one in self._entries.values() if one.heard <= due]
+
     def closest(self, target: int, count: int, *, without: Collection[PeerId] = ()) -> list[PeerId]:
         """The ``count`` peers whose places are closest to ``target``, the closest first."""
         found: list[PeerId] = []

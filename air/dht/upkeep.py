@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import anyio
@@ -25,6 +27,17 @@ _LOOK_SECONDS = 30.0
 _LONELY_SECONDS = 5.0
 """How often while it has nobody."""
 _NAME_BYTES = 32
+_CANDIDATES_MAX = 1024
+"""Servers that wait to be tried; further ones are met in a search, or not at all."""
+
+
+@dataclass(eq=False, slots=True)
+class _Own:
+    """Something that is put again and again."""
+
+    spread: Callable[[], Awaitable[int]]
+    due: float
+    """When it is to be put next (monotonic)."""
 
 
 class Upkeep:
@@ -35,34 +48,35 @@ class Upkeep:
         self._candidates: dict[PeerId, None] = {}
         """Servers that have shown up and are to be tried."""
         self._wake = anyio.Event()
-        self._values: dict[bytes, tuple[bytes, float]] = {}
-        """What this peer has put -> the value, and when it is due again (monotonic)."""
-        self._provided: dict[bytes, float] = {}
+        self._own: dict[tuple[Kind, bytes], _Own] = {}
+        """What this peer has put and provides, by kind and key."""
 
     # -- what others tell it ---------------------------------------------------
 
     def presented(self, info: PeerInfo) -> None:
         """A peer has said what it speaks: only servers belong into the table."""
         if self.parts.config.protocol in info.protocols:
-            self._candidates[info.peer] = None
-            self._wake.set()
+            self._suggest(info.peer)
         else:
             self._candidates.pop(info.peer, None)
             self.parts.table.remove(info.peer)
 
-    def keep_value(self, key: bytes, value: bytes) -> None:
-        """Put a value again in time; of several puts of a key the last."""
-        self._values[key] = (value, self._due())
+    def _suggest(self, peer: PeerId) -> None:
+        if len(self._candidates) < _CANDIDATES_MAX:
+            self._candidates[peer] = None
+            self._wake.set()
 
-    def keep_provided(self, key: bytes) -> None:
-        """Provide again in time."""
-        self._provided[key] = self._due()
+    async def put_value(self, key: bytes, value: bytes) -> int:
+        """Put a value, now and again in time; of several puts of a key the last. Returns how many took it."""
+        return await self._begin((Kind.PUT_VALUE, key), partial(self.parts.spread_value, key, value))
 
-    def drop_value(self, key: bytes) -> None:
-        self._values.pop(key, None)
+    async def provide(self, key: bytes) -> int:
+        """Provide, now and again in time. Returns how many were told."""
+        return await self._begin((Kind.ADD_PROVIDER, key), partial(self.parts.spread_provider, key))
 
-    def drop_provided(self, key: bytes) -> None:
-        self._provided.pop(key, None)
+    def stop(self, kind: Kind, key: bytes) -> None:
+        """Neither put nor provided again."""
+        self._own.pop((kind, key), None)
 
     # -- its tasks -------------------------------------------------------------
 
@@ -70,6 +84,7 @@ class Upkeep:
         """Work until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._maintain)
+            tasks.start_soon(self._repeat)
             await self._check()
 
     async def _check(self) -> None:
@@ -88,10 +103,10 @@ class Upkeep:
                 await self._wake.wait()
 
     async def _try(self, peer: PeerId, room: anyio.Semaphore) -> None:
-        """A server that answers gets a place in the table, if there is one."""
+        """A server that answers gets a place in the table, if there is one, or keeps the one it has."""
         parts = self.parts
         try:
-            if peer not in parts.table:
+            if peer not in parts.table or peer in parts.table.quiet(parts.host.env.clock.now()):
                 [contact] = parts.querier.contacts([peer])
                 await parts.querier.ask(contact, Message(Kind.FIND_NODE, parts.host.peer.multihash))
         except AirError:
@@ -117,48 +132,72 @@ class Upkeep:
             for bits in parts.table.stale(now):
                 name = preimage(place(parts.host.peer.multihash), bits, self._name)
                 await parts.querier.search(name, settle=config.k)
+            self.check_quiet()
             parts.records.sweep(now)
             parts.providers.sweep(now)
-            await self.again()
             await anyio.sleep(_LOOK_SECONDS)
+
+    def check_quiet(self) -> None:
+        """Have those tried that no search has come by for long: they may be gone, and their addresses are
+        forgotten in time."""
+        for peer in self.parts.table.quiet(self.parts.host.env.clock.now()):
+            self._suggest(peer)
 
     async def _join(self) -> None:
         host = self.parts.host
-        for session in host.sessions:
-            # Dropped for want of answers, and still there: it may have been a bad moment.
-            info = host.peerbook.info(session.peer)
-            if info is not None and info.protocols:
+        now = host.env.clock.now()
+        for peer in host.peerbook.peers:
+            # Dropped for want of answers. It may have been a bad moment, or this node that had no network.
+            info = host.peerbook.info(peer)
+            if info is not None and info.protocols and host.peerbook.addresses(peer, now):
                 self.presented(info)
-        for address in self._bootstrap:
-            try:
-                await host.dial(address)
-            except AirError as error:
-                said = {"peer": str(address), "code": error.code, "reason": str(error)}
-                _LOG.info("bootstrap peer unreachable", extra=said)
+        async with anyio.create_task_group() as tasks:
+            for address in self._bootstrap:
+                tasks.start_soon(self._dial, address)
+
+    async def _dial(self, address: Multiaddr) -> None:
+        try:
+            await self.parts.host.dial(address)
+        except AirError as error:
+            said = {"peer": str(address), "code": error.code, "reason": str(error)}
+            _LOG.info("bootstrap peer unreachable", extra=said)
+
+    async def _repeat(self) -> None:
+        """Apart from the rest: putting many things again takes long, and the table must not wait for it."""
+        while True:
+            await anyio.sleep(_LOOK_SECONDS)
+            await self.again()
 
     async def again(self) -> None:
         """Put and provide what is due."""
-        now = self.parts.host.env.clock.now().monotonic
-        again = []
-        for key, (value, due) in self._values.items():
-            if now >= due:
-                self._values[key] = (value, self._due())
-                again.append(partial(self.parts.spread_value, key, value))
-        for key, due in self._provided.items():
-            if now >= due:
-                self._provided[key] = self._due()
-                again.append(partial(self.parts.spread_provider, key))
-        for spread in again:
+        clock = self.parts.host.env.clock
+        for name, own in list(self._own.items()):
+            # Meanwhile it may have been stopped, or put anew.
+            if self._own.get(name) is not own or clock.now().monotonic < own.due:
+                continue
             try:
-                await spread()
+                await self._spread(own)
             except AirError as error:
                 # A value may have an end of its own; and servers may be back the next time.
                 _LOG.info("not put again", extra={"code": error.code, "reason": str(error)})
 
-    def _due(self) -> float:
-        """About ``republish_seconds`` ahead: not all things of all peers at once."""
+    async def _begin(self, name: tuple[Kind, bytes], spread: Callable[[], Awaitable[int]]) -> int:
+        own = self._own[name] = _Own(spread, math.inf)
+        return await self._spread(own)
+
+    async def _spread(self, own: _Own) -> int:
+        config, taken = self.parts.config, 0
+        own.due = math.inf
+        try:
+            taken = await own.spread()
+        finally:
+            # What nobody took must not wait until others would have forgotten it.
+            own.due = self._ahead(config.republish_seconds if taken else config.refresh_seconds)
+        return taken
+
+    def _ahead(self, seconds: float) -> float:
+        """About so many ahead: not all things of all peers at once."""
         env = self.parts.host.env
-        seconds = self.parts.config.republish_seconds
         return env.clock.now().monotonic + seconds * (0.9 + 0.1 * env.entropy.fraction())
 
     def _name(self) -> bytes:

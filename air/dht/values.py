@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from air.base.errors import ConfigError, Misuse, Violation
+from air.base.errors import AirError, ConfigError, Misuse, Violation
 from air.base.peer_id import PeerId
 from air.base.public_key import PublicKey
 
@@ -84,7 +84,15 @@ class Namespaces:
 
     def validate(self, key: bytes, value: bytes) -> None:
         """Raises Violation ``kad.bad-value``, or what :meth:`of` raises."""
-        self.of(key).validate(key, value)
+        validator = self.of(key)
+        try:
+            validator.validate(key, value)
+        except AirError:
+            raise
+        except Exception as error:
+            # It reads what strangers wrote. What it breaks on must not end a search, or the upkeep.
+            reason = f"{type(validator).__name__} broke on it: {type(error).__name__}: {error}"
+            raise Violation(reason, code="kad.bad-value") from error
 
     def best(self, key: bytes, values: Sequence[bytes]) -> int:
         """The index of the best of ``values``, all of them valid. Raises what :meth:`of` raises."""

@@ -169,3 +169,21 @@ def test_a_message_reads_as_it_was_written(
     contacts = tuple(Contact(peer, (Multiaddr("/ip4/10.0.0.1/tcp/9"),), Link.CONNECTED) for peer in peers)
     message = Message(kind, key, record, closer=contacts, providers=contacts[:2])
     assert decode(encode(message, CONFIG), CONFIG) == message
+
+
+def test_of_many_addresses_only_so_many_are_looked_at() -> None:
+    message = pb.KadMessage(type=Kind.FIND_NODE, key=b"k")
+    good = Multiaddr("/ip4/8.8.8.8/tcp/1")
+    for one, bad in zip(PEERS[:4], (1000, 23, 0, 0), strict=True):
+        message.closer_peers.add(id=one.multihash, addrs=[b""] * bad + [good.to_bytes()])
+    read = decode(message.SerializeToString(), CONFIG)
+    assert [one.addresses for one in read.closer] == [(good,), (), (), ()]
+
+
+def test_of_a_question_only_the_providers_that_it_tells_are_read() -> None:
+    named = (Contact(PEERS[0], (Multiaddr("/ip4/8.8.8.8/tcp/1"),)),)
+    for kind in Kind:
+        data = encode(Message(kind, b"k", closer=named, providers=named), CONFIG)
+        read = decode(data, CONFIG, question=True)
+        assert read.closer == ()
+        assert read.providers == (named if kind is Kind.ADD_PROVIDER else ())

@@ -21,6 +21,7 @@ from air.dht.config import KadConfig
 from air.dht.key import place
 from air.dht.lookup import Lookup
 from air.dht.message import Contact
+from air.dht.paths import Paths
 from air.dht.table import RoutingTable
 
 Answer: TypeAlias = Callable[[PeerId], Sequence[Contact] | None]
@@ -63,8 +64,6 @@ def drive(lookup: Lookup, answer: Answer, config: KadConfig, order: int = 0) -> 
     asked: list[PeerId] = []
     while not lookup.done:
         taken = names(lookup.take())
-        distances = [place(one.multihash) ^ lookup.target for one in taken]
-        assert distances == sorted(distances)
         asked += taken
         under_way += taken
         assert under_way, "it is not done, so something goes on"
@@ -190,7 +189,6 @@ def test_a_search_that_is_stopped_takes_nobody_and_answers_do_no_harm() -> None:
     assert ended(lookup)
     assert lookup.take() == []
     assert ranks(lookup.closest) == [2]
-    assert lookup.contact(BY_DISTANCE[0]) is None
 
 
 def test_a_report_about_somebody_who_is_not_under_way_is_misuse() -> None:
@@ -216,14 +214,12 @@ def test_an_answer_brings_those_it_had_not_heard_of() -> None:
     told = contacts([BY_DISTANCE[6], OWN, BY_DISTANCE[9], BY_DISTANCE[9], BY_DISTANCE[1]])
     assert ranks(lookup.answered(BY_DISTANCE[5], told)) == [9]
     assert ranks(lookup.answered(BY_DISTANCE[6], told[2:])) == [1]
-    assert lookup.contact(OWN) is None
 
 
 def test_of_a_longer_answer_than_anybody_needs_the_beginning_counts() -> None:
     lookup = search(9)
     lookup.take()
     assert ranks(lookup.answered(BY_DISTANCE[9], contacts(BY_DISTANCE[:9]))) == [0, 1, 2, 3]
-    assert lookup.contact(BY_DISTANCE[4]) is None
 
 
 def test_a_failed_peer_is_not_asked_again_whoever_names_it() -> None:
@@ -241,13 +237,22 @@ def test_the_addresses_that_several_tell_are_joined_up_to_a_number() -> None:
     config = replace(CONFIG, addresses_max=3)
     seeds = [Contact(known, (one,)), *contacts(BY_DISTANCE[1:3]), Contact(known, (two, one))]
     lookup = Lookup(TARGET, OWN, seeds, config)
-    assert lookup.contact(known) == Contact(known, (one, two))
     assert lookup.take()[0] == Contact(known, (one, two))
     lookup.answered(BY_DISTANCE[1], [Contact(known, (two, three, four))])
     lookup.answered(known, [])
     assert lookup.closest[0] == Contact(known, (one, two, three))
-    assert lookup.answered(lookup.take()[0].peer, [Contact(BY_DISTANCE[9], (one, two, three, four))])
-    assert lookup.contact(BY_DISTANCE[9]) == Contact(BY_DISTANCE[9], (one, two, three))
+    told = [Contact(BY_DISTANCE[9], (one, two, three, four))]
+    assert lookup.answered(lookup.take()[0].peer, told) == [Contact(BY_DISTANCE[9], (one, two, three))]
+
+
+def test_whoever_speaks_first_and_much_leaves_room_for_the_next() -> None:
+    lies = [Multiaddr(f"/ip4/8.8.8.{last}/tcp/1") for last in range(1, 17)]
+    truth = Multiaddr("/ip4/9.9.9.9/tcp/1")
+    known = Contact(BY_DISTANCE[0], tuple(lies)).joined((truth,), 16)
+    assert len(known.addresses) == 16
+    for _ in range(2):
+        known = known.joined(lies, 16)
+    assert truth in known.addresses
 
 
 # Whole networks
@@ -415,8 +420,7 @@ def test_liars_that_name_thousands_cost_no_more_than_the_search_may(
     lookup = Lookup(target, OWN, contacts(rng.sample(net.peers, 8)), config)
     asked = drive(lookup, answer, config, order)
     assert len(asked) <= config.asked_max
-    held = sum(lookup.contact(one) is not None for one in (*net.peers, *invented()))
-    assert held <= config.asked_max
+    assert len(lookup._contacts) <= config.asked_max
     if not answering:
         assert not set(names(lookup.closest)) & made_up
 
@@ -433,3 +437,105 @@ def test_forgetting_whom_it_could_not_ask_any_more_changes_nothing(
         return drive(lookup, net.voice(target), config, seed)
 
     assert run(asked_max) == run(10_000)[:asked_max]
+
+
+# Paths
+
+
+def walk(paths: Paths, answer: Answer, config: KadConfig, rng: random.Random) -> list[PeerId]:
+    """Run a search on several paths to its end; returns whom it asked."""
+    under_way: list[PeerId] = []
+    asked: list[PeerId] = []
+    while not paths.done:
+        taken = names(paths.take())
+        asked += taken
+        under_way += taken
+        if not under_way:
+            assert paths.done, "it is not done, so something goes on"
+            break
+        assert len(under_way) <= config.alpha
+        one = under_way.pop(rng.randrange(len(under_way)))
+        said = answer(one)
+        if said is None:
+            paths.failed(one)
+        else:
+            paths.answered(one, said)
+    assert len(asked) == len(set(asked)) <= config.asked_max
+    return asked
+
+
+@settings(max_examples=50, deadline=None)
+@given(networks, targets, st.integers(1, 6), st.integers(1, 25), st.floats(0, 1), numbers)
+def test_on_any_number_of_paths_a_search_ends_and_asks_nobody_twice(
+    net: Network, target: int, count: int, settle: int, dying: float, seed: int
+) -> None:
+    rng = random.Random(seed)
+    config = replace(net.config, paths=count, asked_max=120)
+    dead = {one for one in net.peers if rng.random() < dying}
+    seeds = rng.sample(net.peers, min(len(net.peers), 5))
+    paths = Paths(target, OWN, contacts(seeds), config, settle=settle)
+    answered: list[PeerId] = []
+
+    def answer(one: PeerId) -> list[Contact] | None:
+        if one in dead:
+            return None
+        answered.append(one)
+        return net.answer(one, target)
+
+    walk(paths, answer, config, rng)
+    answered.sort(key=lambda one: place(one.multihash) ^ target)
+    assert names(paths.closest) == answered[: config.k]
+
+
+@settings(max_examples=40, deadline=None)
+@given(networks, targets, st.integers(1, 25), numbers)
+def test_one_path_asks_whom_a_lookup_asks(net: Network, target: int, settle: int, seed: int) -> None:
+    rng = random.Random(seed)
+    seeds = contacts(rng.sample(net.peers, min(len(net.peers), 5)))
+    lookup = Lookup(target, OWN, seeds, net.config, settle=settle)
+    paths = Paths(target, OWN, seeds, net.config, settle=settle)
+    asked = drive(lookup, net.voice(target), net.config, seed)
+    assert walk(paths, net.voice(target), net.config, random.Random(seed)) == asked
+    assert paths.closest == lookup.closest
+
+
+def test_a_path_asks_again_where_another_had_wrong_addresses() -> None:
+    wrong, right = (Multiaddr(f"/ip4/8.8.8.{last}/tcp/1") for last in (1, 2))
+    liar, honest, wanted = BY_DISTANCE[5], BY_DISTANCE[6], BY_DISTANCE[0]
+    paths = Paths(TARGET, OWN, contacts([liar, honest]), replace(CONFIG, paths=2))
+    assert names(paths.take()) == [liar, honest]
+    paths.answered(liar, [Contact(wanted, (wrong,))])
+    assert paths.take() == [Contact(wanted, (wrong,))]
+    paths.failed(wanted)
+    paths.answered(honest, [Contact(wanted, (right,))])
+    assert paths.take() == [Contact(wanted, (right,))]
+    paths.answered(wanted, [])
+    assert names(paths.closest) == [wanted, liar, honest]
+
+
+def test_more_paths_find_their_way_past_more_liars() -> None:
+    """A fifth of all peers lie in league: they name only what they invented, which is closer than anybody and
+    names itself."""
+    net = network(5)
+    rng = random.Random(5)
+    found: dict[int, int] = dict.fromkeys((1, 5), 0)
+    searches = 40
+    for _ in range(searches):
+        target = rng.getrandbits(256)
+        lying = set(rng.sample(net.peers, 60))
+        made_up = sorted(invented(), key=lambda one: place(one.multihash) ^ target)[:60]
+        league = lying.union(made_up)
+        holders = [one for one in net.sorted(target) if one not in lying][:5]
+        seeds = contacts(net.tables[rng.choice(net.peers)].closest(target, net.config.k))
+
+        def answer(one: PeerId) -> list[Contact]:
+            if one in league:  # noqa: B023
+                return contacts(rng.sample(made_up, 20))  # noqa: B023
+            return net.answer(one, target)  # noqa: B023
+
+        for count in found:
+            config = replace(net.config, paths=count, asked_max=120)
+            paths = Paths(target, OWN, seeds, config)
+            found[count] += len(set(holders).intersection(walk(paths, answer, config, rng)))
+    assert found[1] < 0.8 * 5 * searches
+    assert found[5] > 0.9 * 5 * searches

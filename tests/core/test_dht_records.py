@@ -39,6 +39,12 @@ def by_distance(keys: Sequence[bytes], own: PeerId = OWN) -> list[bytes]:
     return sorted(keys, key=lambda key: place(key) ^ place(own.multihash))
 
 
+def everything(held: RecordStore, now: Now = NOW) -> dict[bytes, bytes]:
+    found = {key: one.value for key in KEYS if (one := held.get(key, now)) is not None}
+    assert len(found) == len(held)
+    return found
+
+
 def value(held: RecordStore, key: bytes, now: Now) -> bytes | None:
     record = held.get(key, now)
     return None if record is None else record.value
@@ -199,9 +205,9 @@ def test_without_room_the_furthest_value_goes_which_may_be_the_new_one() -> None
     for key in near[2:6]:
         assert held.put(Record(key, b"v"), NOW)
     assert not held.put(Record(near[6], b"v"), NOW)
-    assert set(held.keys) == set(near[2:6])
+    assert set(everything(held)) == set(near[2:6])
     assert held.put(Record(near[0], b"v"), NOW)
-    assert set(held.keys) == {near[0], *near[2:5]}
+    assert set(everything(held)) == {near[0], *near[2:5]}
     assert held.put(Record(near[4], b"w"), NOW), "what is held already needs no room"
     assert not store(KadConfig(records_max=0)).put(Record(near[0], b"v"), NOW)
 
@@ -216,7 +222,7 @@ def test_what_has_expired_goes_before_what_lives() -> None:
     clock.advance(1 * HOUR)
     held.put(Record(near[4], b"v"), clock.now())
     assert held.put(Record(near[5], b"v"), clock.now())
-    assert set(held.keys) == {near[n] for n in (0, 4, 5, 6)}
+    assert set(everything(held, clock.now())) == {near[n] for n in (0, 4, 5, 6)}
 
 
 def test_a_sweep_forgets_what_has_expired_and_says_how_much() -> None:
@@ -271,9 +277,9 @@ def test_replicas_that_got_the_same_puts_in_any_order_hold_the_same(
     best = {key: max(v for k, v in puts if k == key) for key, _ in puts}
     nearest = by_distance(list(best))[: CONFIG.records_max]
     for held in replicas[:2]:
-        assert {key: value(held, key, NOW) for key in held.keys} == best
+        assert everything(held) == best
     for held in replicas[2:]:
-        assert {key: value(held, key, NOW) for key in held.keys} == {key: best[key] for key in nearest}
+        assert everything(held) == {key: best[key] for key in nearest}
 
 
 @given(
@@ -292,7 +298,7 @@ def test_no_order_of_puts_and_waits_tells_an_expired_value_or_keeps_too_many(
         if held.put(Record(key, given_value), now):
             put_at[key, given_value] = now.monotonic
             assert value(held, key, now) == given_value
-        assert len(held) == len(set(held.keys)) <= config.records_max
+        assert len(held) <= config.records_max
         for other in KEYS:
             found = value(held, other, now)
             assert found is None or put_at[other, found] + config.record_seconds > now.monotonic
@@ -428,3 +434,15 @@ def test_no_order_of_adds_and_waits_tells_an_expired_provider_or_keeps_too_many(
                 assert bool(one.addresses) == (age < config.provider_address_seconds)
     held.sweep(clock.advance(4.0))
     assert len(held) == 0
+
+
+def test_a_value_that_a_validator_breaks_on_is_not_valid() -> None:
+    class Breaks(Anything):
+        def validate(self, key: bytes, value: bytes) -> None:
+            value.decode("ascii")
+
+    held = store(namespaces=Namespaces({"any": Breaks()}))
+    assert held.put(Record(KEYS[0], b"text"), NOW)
+    with pytest.raises(Violation) as caught:
+        held.put(Record(KEYS[0], b"\xff"), NOW)
+    assert caught.value.code == "kad.bad-value"

@@ -52,6 +52,16 @@ def filled(peers: Sequence[PeerId], config: KadConfig = CONFIG) -> RoutingTable:
 # Who is closest
 
 
+def test_quiet_is_who_was_not_heard_of_for_long() -> None:
+    clock, table = ManualClock(), filled([])
+    for one in FAR[:3]:
+        table.add(one, (), clock.now())
+    clock.advance(CONFIG.quiet_seconds - 1)
+    table.answered(FAR[1], clock.now())
+    assert table.quiet(clock.now()) == []
+    assert table.quiet(clock.advance(1)) == [FAR[0], FAR[2]]
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     places | near_own | st.sampled_from([*PEERS, OWN]).map(lambda one: place(one.multihash)),

@@ -14,7 +14,7 @@ from anyio.abc import TaskStatus
 from air.base.address import Multiaddr
 from air.base.clock import ManualClock
 from air.base.env import Env
-from air.base.errors import AirError, ConfigError, Misuse, Reset
+from air.base.errors import AirError, Closed, ConfigError, Misuse, Reset
 from air.base.keys import Identity
 from air.base.peer_id import PeerId
 from air.codec.frame import FrameReader, encode_frame
@@ -23,6 +23,7 @@ from air.dht.config import PROTOCOL, KadConfig
 from air.dht.kademlia import Kademlia, Mode
 from air.dht.key import place
 from air.dht.message import Contact, Kind, Message, Record
+from air.dht.upkeep import Upkeep
 from air.dht.values import Anything, PublicKeys
 from air.mux.yamux.conn import Yamux
 from air.node.node import Node
@@ -152,7 +153,7 @@ class Liar:
         return {PROTOCOL: self._lie}
 
     async def run(self, host: Host, *, task_status: TaskStatus[None]) -> None:
-        self.place = (Multiaddr("/memory/999"),)
+        self.place = tuple(Multiaddr(f"/memory/{number}") for number in range(900, 916))
         task_status.started()
 
     async def _lie(self, stream: Stream) -> None:
@@ -179,7 +180,7 @@ async def test_a_liar_delays_a_search_and_neither_ends_nor_changes_it() -> None:
         await client.node.dial(lying.addresses[0])
         await until(lambda: lying.peer in client.dht.peers)
         found = await client.dht.find_peer(wanted.id)
-        assert wanted.node.addresses[0].bare in found.addresses
+        assert found.addresses[0] == wanted.node.addresses[0].bare
         closest = await client.dht.closest(wanted.id.multihash)
         assert {one.peer for one in closest} == {honest.id, wanted.id, lying.peer}
 
@@ -398,3 +399,182 @@ async def test_without_a_node_or_a_server_it_says_so() -> None:
             assert caught.value.code == "kad.nobody"
         with pytest.raises(Misuse):
             await alone.dht.provide(bytes(81))
+
+
+async def test_one_liar_neither_ends_a_search_for_providers_nor_fills_its_result() -> None:
+    network, config = MemoryNetwork(), KadConfig(alpha=1)
+    modes = (Mode.SERVER, Mode.SERVER, Mode.CLIENT, Mode.CLIENT)
+    one, other, has, wants = (Peer(network, mode, config) for mode in modes)
+    # The closest, so it is asked first.
+    names = (Identity.generate() for _ in range(10_000))
+    nearest = min(place(server.id.multihash) ^ place(HELLO) for server in (one, other))
+    name = next(name for name in names if place(name.peer_id.multihash) ^ place(HELLO) < nearest)
+    lying = Node(name, [Memory(network)], [Noise()], [Yamux()], [Identify(), Liar()], ["/memory/0"])
+    async with lying, one.node, other.node, has.node, wants.node:
+        await other.joins(one)
+        await has.joins(one)
+        assert await has.dht.provide(HELLO) == 2
+        await until(lambda: other.node.swarm.counters.get("kad_requests_in", "ADD_PROVIDER") == 1)
+        await wants.node.dial(lying.addresses[0])
+        await wants.dht.ready()
+        await wants.joins(one)
+        found = await wants.dht.find_providers(HELLO, count=5)
+        assert found[0].peer == has.id
+        assert len(found) == 5
+
+
+async def test_a_key_that_no_server_would_take_is_refused_here() -> None:
+    async with peers(Mode.SERVER, Mode.CLIENT) as (server, client):
+        await client.joins(server)
+        dht = client.dht
+        for operation, key, code in (
+            (dht.closest, b"", "kad.no-key"),
+            (dht.closest, bytes(20_000), "kad.key-too-long"),
+            (dht.find_providers, b"", "kad.no-key"),
+            (dht.find_providers, bytes(81), "kad.key-too-long"),
+            (dht.provide, b"", "kad.no-key"),
+            (dht.get_value, b"", "kad.no-key"),
+        ):
+            for _ in range(KadConfig().failures_max + 1):
+                with pytest.raises(Misuse) as caught:
+                    await operation(key)
+                assert caught.value.code == code
+        assert dht.peers == (server.id,)
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    assert Kademlia(mode="server").mode is Mode.SERVER  # type: ignore[arg-type]
+    for bad in (
+        lambda: Kademlia(mode="sever"),  # type: ignore[arg-type]
+        lambda: Kademlia(KadConfig(bootstrap=("nonsense",))),
+        lambda: KadConfig(k=0),
+        lambda: KadConfig(request_seconds=-1.0),
+        lambda: KadConfig(records_max=-1),
+        lambda: KadConfig(outbound_max=0),
+    ):
+        with pytest.raises(ConfigError):
+            bad()
+
+
+async def test_after_the_node_has_ended_it_says_so_and_can_run_on_another() -> None:
+    network = MemoryNetwork()
+    one = Peer(network, Mode.CLIENT)
+    ended: list[str] = []
+
+    async def waits() -> None:
+        with pytest.raises(Closed) as caught:
+            await one.dht.ready()
+        ended.append(caught.value.code)
+
+    def another() -> Node:
+        return Node(Identity.generate(), [Memory(network)], [Noise()], [Yamux()], [Identify(), one.dht])
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks, one.node:
+            tasks.start_soon(waits)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(Misuse):
+                await one.dht.run(one.node.swarm, task_status=anyio.TASK_STATUS_IGNORED)
+        assert ended == ["node.closed"]
+        assert one.dht.peers == ()
+        with pytest.raises(Misuse):
+            await one.dht.closest(KEY)
+        async with another():
+            with pytest.raises(AirError) as caught:
+                await one.dht.closest(KEY)
+            assert caught.value.code == "kad.nobody"
+
+
+async def test_a_question_that_never_comes_to_its_end_does_not_keep_a_stream() -> None:
+    async with peers(Mode.SERVER, Mode.CLIENT, config=KadConfig(idle_seconds=0.2)) as (server, client):
+        await client.joins(server)
+        [session] = client.node.sessions
+        async with await session.open_stream(PROTOCOL) as stream:
+            await stream.send(b"\xff\x7f")
+            with anyio.fail_after(5):
+                while server.node.sessions[0].streams:
+                    try:
+                        await stream.send(b"\x08")
+                    except AirError:
+                        break
+                    await anyio.sleep(0.05)
+
+
+def upkeep_of(one: Peer) -> Upkeep:
+    assert one.dht._upkeep is not None
+    return one.dht._upkeep
+
+
+async def test_a_server_that_the_table_lost_is_tried_again_while_its_address_is_known() -> None:
+    async with peers(Mode.SERVER, Mode.CLIENT) as (server, client):
+        await client.joins(server)
+        # What it does by itself must not get in the way.
+        upkeep = upkeep_of(client)
+        with anyio.fail_after(10):
+            while client.node.sessions:
+                for session in client.node.sessions:
+                    await session.aclose()
+                await anyio.wait_all_tasks_blocked()
+        upkeep.parts.table.remove(server.id)
+        await upkeep._join()
+        await until(lambda: client.dht.peers == (server.id,))
+
+
+async def test_however_many_come_few_wait_to_be_tried() -> None:
+    async with peers(Mode.CLIENT) as (alone,):
+        upkeep, book = upkeep_of(alone), alone.node.swarm.peerbook
+        for number in range(3000):
+            name = PeerId.from_bytes(b"\x12\x20" + hashlib.sha256(b"%d" % number).digest())
+            book.present(name, protocols=[PROTOCOL])
+        assert len(upkeep._candidates) == 1024
+
+
+async def test_what_nobody_took_is_put_again_soon() -> None:
+    network, clock = MemoryNetwork(), ManualClock()
+    server = Peer(network, Mode.SERVER)
+    config = KadConfig()
+    client = Peer(network, Mode.CLIENT, config, Env(clock))
+    async with server.node, client.node:
+        for call in (client.dht.put_value(KEY, b"v"), client.dht.provide(HELLO)):
+            with pytest.raises(AirError):
+                await call
+        await client.joins(server)
+        clock.advance(config.refresh_seconds)
+        await upkeep_of(client).again()
+        counters = server.node.swarm.counters
+        assert counters.get("kad_requests_in", "PUT_VALUE") == 1
+        assert counters.get("kad_requests_in", "ADD_PROVIDER") == 1
+
+
+async def test_what_is_stopped_while_others_are_put_again_is_not() -> None:
+    network, clock = MemoryNetwork(), ManualClock()
+    server = Peer(network, Mode.SERVER)
+    client = Peer(network, Mode.CLIENT, None, Env(clock))
+    async with server.node, client.node:
+        await client.joins(server)
+        await client.dht.put_value(KEY, b"v")
+        await client.dht.put_value(b"/air/other", b"v")
+        upkeep = upkeep_of(client)
+
+        async def stops(*_: object) -> int:
+            client.dht.stop_putting(b"/air/other")
+            return 1
+
+        upkeep._own[Kind.PUT_VALUE, KEY].spread = stops
+        clock.advance(KadConfig().republish_seconds)
+        await upkeep.again()
+        assert server.node.swarm.counters.get("kad_requests_in", "PUT_VALUE") == 2
+
+
+async def test_a_member_that_no_search_comes_by_is_asked_for_a_sign_of_life() -> None:
+    network, clock = MemoryNetwork(), ManualClock()
+    server = Peer(network, Mode.SERVER)
+    client = Peer(network, Mode.CLIENT, None, Env(clock))
+    async with server.node, client.node:
+        await client.joins(server)
+        upkeep = upkeep_of(client)
+        clock.advance(KadConfig().quiet_seconds)
+        assert upkeep.parts.table.quiet(clock.now()) == [server.id]
+        upkeep.check_quiet()
+        await until(lambda: not upkeep.parts.table.quiet(clock.now()))
+        assert client.dht.peers == (server.id,)
