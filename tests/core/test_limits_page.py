@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import re
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
+import air
+import air.node.config
+from air.transport.static import StaticConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "limits.md").read_text()
 SECTIONS = re.findall(r"^`([a-z_.]+)\.([A-Z]\w+)`\n\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
-FLOORS = ("base", "codec", "transport", "dht", "graph", "store", "sync", "node", "daemon")
-SOURCE = "\n".join(path.read_text() for floor in FLOORS for path in (ROOT / "air" / floor).rglob("*.py"))
+SOURCE = "\n".join(path.read_text() for path in (ROOT / "air").rglob("*.py"))
 
 
 def spelled(value: float) -> str:
@@ -29,6 +33,23 @@ def test_the_page_tells_the_defaults_in_force(module: str, name: str, table: str
     named = {row[0].strip("`") for row in rows}
     ceilings = {one.name for one in fields(config) if one.name.endswith("_max")}
     assert ceilings <= named
+
+
+def test_every_settings_class_with_a_ceiling_is_on_the_page() -> None:
+    told = {getattr(importlib.import_module(module), name) for module, name, _ in SECTIONS}
+    found = set()
+    for module in pkgutil.walk_packages(air.__path__, "air."):
+        if "__main__" not in module.name:
+            found |= {
+                value
+                for name, value in vars(importlib.import_module(module.name)).items()
+                if name.endswith(("Config", "Limits")) and is_dataclass(value) and isinstance(value, type)
+                if any(one.name.endswith("_max") for one in fields(value))
+            }
+    # Elsewhere or not at all: what the program's settings turn into one of the others; a length of pieces.
+    settings = {air.node.config.GunConfig, StaticConfig}
+    bases = {base for one in found for base in one.__mro__[1:]}
+    assert found - settings - bases - told == set()
 
 
 def test_every_code_on_the_page_is_one_that_the_code_uses() -> None:
