@@ -14,6 +14,8 @@ class Lifetime(ABC):
     """An object whose life is one generator: ``_opened`` sets up, yields once, and takes down.
 
     The object itself is what ``async with`` gives. What fails while it is set up is taken down and raised.
+    One error comes out as it is, also where tasks inside would wrap it in a group: ``except Unreachable``
+    around the block catches what the block raised. Only several at once stay a group.
     """
 
     _stack: AsyncExitStack
@@ -24,11 +26,36 @@ class Lifetime(ABC):
 
     async def __aenter__(self) -> Self:
         stack = AsyncExitStack()
-        await stack.enter_async_context(self._opened())
-        self._stack = stack
-        return self
+        try:
+            await stack.enter_async_context(self._opened())
+        except BaseExceptionGroup as group:
+            found = _lone(group)
+            if found is None:
+                raise
+        else:
+            self._stack = stack
+            return self
+        # Not where the group is handled, whose trace would be shown as well.
+        raise found
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+        try:
+            return await self._stack.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            found = _lone(group)
+            if found is None:
+                raise
+        if found is error:
+            return False
+        raise found
+
+
+def _lone(error: BaseException) -> BaseException | None:
+    """The only error in a group of groups; None when there are several."""
+    while isinstance(error, BaseExceptionGroup):
+        if len(error.exceptions) != 1:
+            return None
+        error = error.exceptions[0]
+    return error

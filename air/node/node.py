@@ -13,7 +13,7 @@ from anyio.abc import TaskStatus
 
 from air.base.address import Multiaddr
 from air.base.env import Env
-from air.base.errors import AirError
+from air.base.errors import AirError, ConfigError
 from air.base.keys import Identity
 from air.base.metrics import Counters
 from air.base.peer_id import PeerId
@@ -26,7 +26,7 @@ from air.swarm.api import Service
 from air.swarm.events import EventWatch
 from air.swarm.session import Session
 from air.swarm.stream import Stream
-from air.swarm.swarm import Swarm, SwarmConfig
+from air.swarm.swarm import Swarm, SwarmConfig, as_address
 from air.transport.raw import Transport
 from air.transport.resolve import Resolver
 
@@ -57,7 +57,10 @@ class Node(Lifetime):
         counters: Counters | None = None,
         resolver: Resolver | None = None,
     ) -> None:
-        """``network`` is the key of a private network: then only its members are understood."""
+        """``network`` is the key of a private network: then only its members are understood.
+
+        Raises ConfigError for an address that cannot be read, and as the parts do.
+        """
         env = Env() if env is None else env
         protector = None if network is None else partial(protect, key=network, env=env)
         self.identity = identity
@@ -73,18 +76,22 @@ class Node(Lifetime):
             resolver=resolver,
             protector=protector,
         )
-        self._listen = [Multiaddr(str(address)) for address in listen]
+        if isinstance(listen, str | Multiaddr):
+            # A text is a list too, of characters.
+            raise ConfigError(f"listen is a list of addresses, not {listen!r}", code="config.bad-address")
+        self._listen = [as_address(address) for address in listen]
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
         swarm = self.swarm
         async with swarm.running(), anyio.create_task_group() as tasks:
             with ExitStack() as handlers:
-                for service in self.services:
+                served = [handlers.enter_context(ExitStack()) for _ in self.services]
+                for service, its in zip(self.services, served, strict=True):
                     for protocol, handler in service.handlers.items():
-                        handlers.enter_context(swarm.handle(protocol, handler))
-                for service in self.services:
-                    await tasks.start(self._run, service)
+                        its.enter_context(swarm.handle(protocol, handler))
+                for service, its in zip(self.services, served, strict=True):
+                    await tasks.start(self._run, service, its)
                 # Last: whoever comes in finds everything in its place.
                 for address in self._listen:
                     await swarm.listen(address)
@@ -93,14 +100,16 @@ class Node(Lifetime):
                 finally:
                     tasks.cancel_scope.cancel()
 
-    async def _run(self, service: Service, *, task_status: TaskStatus[None]) -> None:
+    async def _run(self, service: Service, served: ExitStack, *, task_status: TaskStatus[None]) -> None:
         ready = _Ready(task_status)
         try:
             await service.run(self.swarm, task_status=ready)
         except Exception as error:
             if not ready.told:
                 raise
-            # Supervision: one service that breaks must not take the node with it.
+            # Supervision: one service that breaks must not take the node with it. Nor does the node go on
+            # announcing what nobody looks after any more.
+            served.close()
             code = error.code if isinstance(error, AirError) else "service.failed"
             _LOG.exception("%s: %s has stopped", code, type(service).__name__)
 

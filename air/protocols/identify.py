@@ -52,6 +52,7 @@ class _Asking:
         self.done = anyio.Event()
         self.found: Presentation | None = None
         self.error: AirError | None = None
+        """Neither of the two when whoever asked was cancelled."""
 
 
 class Identify:
@@ -63,6 +64,8 @@ class Identify:
         self._asking: dict[int, _Asking] = {}
         self._inbound: dict[int, int] = {}
         self._pushes_in = 0
+        self._told: set[tuple[tuple[Multiaddr, ...], tuple[str, ...]]] = set()
+        """What peers may take for the present state: a state that lasted a moment was told, too."""
         self._sealed: tuple[tuple[Multiaddr, ...], bytes] | None = None
         self._seq = 0
 
@@ -74,22 +77,23 @@ class Identify:
         self._host = host
         with host.attend(self._greet):
             task_status.started()
-            last = (host.addresses, host.protocols)
+            self._told = {(host.addresses, host.protocols)}
             while True:
                 await anyio.sleep(self._config.watch_seconds)
-                now = (host.addresses, host.protocols)
-                if now != last:
-                    last = now
+                now = {(host.addresses, host.protocols)}
+                if now != self._told:
+                    self._told = now
                     await self.push()
 
     def present(self, session: Session | None = None) -> Presentation:
         """What this peer says of itself, to the peer of ``session``."""
         host = self._here()
-        addresses = host.addresses
+        addresses, protocols = host.addresses, host.protocols
+        self._told.add((addresses, protocols))
         return Presentation(
             public_key=host.identity.public_key,
             addresses=addresses,
-            protocols=host.protocols,
+            protocols=protocols,
             observed=None if session is None else session.remote_address,
             protocol_version=self._config.protocol_version,
             agent=self._config.agent,
@@ -109,19 +113,22 @@ class Identify:
 
         Raises Violation ``identify.…``, and what opening a stream raises.
         """
-        asking = self._asking.get(session.number)
-        if asking is not None:
+        while (asking := self._asking.get(session.number)) is not None:
             await asking.done.wait()
             if asking.found is not None:
                 return asking.found
+            if asking.error is not None:
+                raise type(asking.error)(str(asking.error), code=asking.error.code)
         asking = self._asking[session.number] = _Asking()
         try:
             asking.found = await self._ask(session)
             return asking.found
+        except AirError as error:
+            asking.error = error
+            raise
         finally:
             asking.done.set()
-            if self._asking.get(session.number) is asking:
-                del self._asking[session.number]
+            del self._asking[session.number]
 
     async def push(self) -> None:
         """Tell all peers that take pushes what is new. Peers that do not answer are left out."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -29,7 +30,7 @@ class PingConfig:
     interval_seconds: float = 0.0
     """Time between pings of each session on our own account; 0 is never, because yamux has its own."""
     timeout_seconds: float = 10.0
-    """How long an answer may take, and how long a pinged peer waits for the next question."""
+    """How long an answer may take; how long who is pinged waits for the next question, and for room."""
     inbound_max: int = 2
     """Ping streams of one peer at a time; a further one is reset (go-libp2p and js-libp2p: 2)."""
 
@@ -40,6 +41,8 @@ class Ping:
     def __init__(self, config: PingConfig | None = None) -> None:
         self._config = PingConfig() if config is None else config
         self._inbound: dict[PeerId, int] = {}
+        self._turns: WeakValueDictionary[PeerId, anyio.Lock] = WeakValueDictionary()
+        """Of the peers that are being asked."""
         self._host: Host | None = None
 
     @property
@@ -58,14 +61,16 @@ class Ping:
     async def ping(self, session: Session, count: int = 1) -> list[float]:
         """Ask ``count`` times on one stream; seconds of each round trip.
 
+        Two who ask one peer take turns: it need not take more than one stream at a time (libp2p-wire 11).
         Raises Violation ``ping.wrong-echo`` or ``ping.timeout``, Closed when the peer ends the stream, and
         whatever opening a stream raises.
         """
         if self._host is None:
             raise Misuse("ping belongs to no running node")
         env = self._host.env
+        turn = self._turns.setdefault(session.peer, anyio.Lock())
         found = []
-        async with await session.open_stream(PROTOCOL, priority=Priority.CONTROL) as stream:
+        async with turn, await session.open_stream(PROTOCOL, priority=Priority.CONTROL) as stream:
             for _ in range(count):
                 sent = env.entropy.bits(8 * SIZE).to_bytes(SIZE, "big")
                 start = env.clock.now().monotonic
@@ -114,7 +119,11 @@ class Ping:
                 return
             whole = len(rest) - len(rest) % SIZE
             if whole:
-                await stream.send(rest[:whole])
+                try:
+                    with anyio.fail_after(self._config.timeout_seconds):
+                        await stream.send(rest[:whole])
+                except TimeoutError:
+                    raise LimitReached("answers to pings that nobody reads", code="ping.unread") from None
                 rest = rest[whole:]
 
     async def _keep_alive(self, session: Session) -> None:

@@ -75,7 +75,8 @@ class Host(Protocol):
         """A session with a peer: the one there is, or a new one.
 
         ``target`` is a peer, dialled at ``addresses`` and those in the peer book, or an address. Raises
-        Unreachable with every attempt, Denied, or LimitReached.
+        Unreachable with every attempt and its reason, a limit of this node among them; Denied; Closed when
+        the node does not run, or ends; and Violation for a text that is neither.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import anyio
@@ -63,15 +63,20 @@ class Owner(Protocol):
 class _Shared:
     """A dial that several callers wait for."""
 
-    __slots__ = ("addresses", "done", "error", "scope", "session", "waiters")
+    __slots__ = ("done", "error", "scope", "session", "target", "waiters")
 
-    def __init__(self, addresses: Iterable[Multiaddr]) -> None:
-        self.addresses = frozenset(addresses)
+    def __init__(self, target: Target) -> None:
+        self.target = target
         self.done = anyio.Event()
         self.scope = anyio.CancelScope()
         self.session: Session | None = None
         self.error: AirError | None = None
         self.waiters = 0
+
+    def tries(self, target: Target) -> bool:
+        """Whether all that ``target`` asks for is tried here, and what it insists on insisted on."""
+        mine = self.target
+        return set(mine.addresses).issuperset(target.addresses) and mine.given.issuperset(target.given)
 
 
 class _Race:
@@ -116,14 +121,14 @@ class Dialer:
         """A new session, or the one that somebody else is already dialling.
 
         The dial runs in ``tasks``, so a caller that is cancelled does not take it from the others; it ends
-        when nobody is left. Raises Unreachable, Denied or LimitReached.
+        when nobody is left. Raises Unreachable, Denied, or Closed when the node ends meanwhile.
         """
         key: PeerId | Multiaddr = target.peer or target.addresses[0]
         while True:
             shared = self._shared.get(key)
             mine = shared is None
             if shared is None:
-                shared = self._shared[key] = _Shared(target.addresses)
+                shared = self._shared[key] = _Shared(target)
                 tasks.start_soon(self._run, key, shared, target)
             shared.waiters += 1
             try:
@@ -136,7 +141,7 @@ class Dialer:
             if shared.session is not None:
                 return shared.session
             # Another's dial that failed says nothing about addresses it did not try.
-            if mine or shared.addresses.issuperset(target.addresses):
+            if mine or shared.tries(target):
                 assert shared.error is not None
                 raise _copy(shared.error)
 
@@ -145,9 +150,19 @@ class Dialer:
             with shared.scope:
                 async with self._room:
                     dialed = await self._race(target)
-                    shared.session = self._owner.adopt_dialed(dialed)
+                    try:
+                        shared.session = self._owner.adopt_dialed(dialed)
+                    except Closed:
+                        # The node says goodbye already.
+                        await self._discard(dialed)
+                        raise
         except AirError as error:
             shared.error = error
+        except Exception as error:
+            # Supervision: a transport of somebody else may raise anything, and must not end the node.
+            _LOG.exception("dial.failed: %s", key)
+            attempt = _fault(key, error)
+            shared.error = Unreachable(f"{key} cannot be reached: {attempt[1]}", [attempt])
         finally:
             if shared.session is None and shared.error is None:
                 shared.error = Closed("the dial was given up", code="dial.cancelled")
@@ -160,8 +175,9 @@ class Dialer:
             del self._shared[key]
 
     async def _race(self, target: Target) -> Dialed:
+        start = self._env.clock.now()
         if target.peer is not None:
-            self._gate.may_dial(target.peer, self._env.clock.now())
+            self._gate.may_dial(target.peer, start)
         addresses, failures = await self._resolved(target)
         now = self._env.clock.now()
         given = [one for one in addresses if addresses[one]]
@@ -169,10 +185,16 @@ class Dialer:
         good, left = choose(given, self.history, self._config, now, insist=True)
         more, also = choose(told, self.history, self._config, now, insist=False)
         room = self._config.addresses_max - len(good)
-        race = _Race(DialPlan([*good, *more[:room]], self.history, self._config, now))
-        async with anyio.create_task_group() as tasks:
-            await self._steer(race, target.peer, tasks)
-            tasks.cancel_scope.cancel()
+        race = _Race(DialPlan([*good, *more[:room]], self.history, self._config, start))
+        try:
+            async with anyio.create_task_group() as tasks:
+                await self._steer(race, target.peer, tasks)
+                tasks.cancel_scope.cancel()
+        except BaseException:
+            # Given up at the very moment it came through.
+            if race.won is not None:
+                await self._discard(race.won)
+            raise
         if race.won is not None:
             return race.won
         failures += [*left, *also, *race.plan.failures]
@@ -223,7 +245,7 @@ class Dialer:
             # Supervision: a transport of somebody else may raise anything, and must not end other dials.
             _LOG.exception("dial.failed: %s", address)
             reason = "dial.failed"
-            race.plan.failed(address, f"{reason}: {type(error).__name__}: {error}", clock.now())
+            race.plan.failed(address, _fault(address, error)[1], clock.now())
         finally:
             if race.won is None or race.won.life is not life:
                 if hold is not None:
@@ -245,6 +267,15 @@ class Dialer:
 
         return await self._upgrader.upgrade(raw, dialer=True, expected=peer, admit=admit), raw
 
+    async def _discard(self, dialed: Dialed) -> None:
+        """Nobody wants the connection any more."""
+        try:
+            with anyio.CancelScope(shield=True):
+                await dialed.upgraded.muxed.aclose()
+        finally:
+            dialed.hold.release()
+            self._owner.tell(*dialed.life.end("dial.cancelled", self._env.clock.now(), lost=False))
+
     def _note(self, race: _Race, peer: PeerId | None, address: Multiaddr, error: AirError) -> None:
         now = self._env.clock.now()
         race.errors.append(error)
@@ -260,27 +291,49 @@ class Dialer:
 
     async def _resolved(self, target: Target) -> tuple[dict[Multiaddr, bool], list[tuple[str, str]]]:
         """What can be dialled, and whether the caller named it; why not with the others."""
-        found: dict[Multiaddr, bool] = {}
+        answers: dict[Multiaddr, list[Multiaddr] | None] = dict.fromkeys(target.addresses)
         failures: list[tuple[str, str]] = []
-        for address in target.addresses:
-            given = address in target.given
+
+        async def look_up(address: Multiaddr) -> None:
+            said: list[Multiaddr] = []
             try:
-                for one in await self._resolver.resolve(address):
-                    if one.peer is not None and target.peer not in (None, one.peer):
-                        continue
-                    bare = one.bare
-                    if bare is None:
-                        continue
-                    if not any(transport.handles(bare) for transport in self._transports):
-                        failures.append((str(bare), "dial.no-transport: nothing here can dial it"))
-                        continue
-                    self._gate.may_dial_address(bare, told=not given)
-                    found[bare] = found.get(bare, False) or given
+                said = await self._resolver.resolve(address)
             except Unreachable as error:
-                failures += error.attempts
-            except Denied as error:
-                failures.append((str(address), f"{error.code}: {error}"))
+                failures.extend(error.attempts)
+            except Exception as error:
+                # Supervision: a resolver of somebody else may raise anything, and must not end the node.
+                _LOG.exception("dial.failed: %s", address)
+                failures.append(_fault(address, error))
+            answers[address] = said
+
+        # Side by side: a peer that names many names which nobody answers for must not hold up the others.
+        with anyio.move_on_after(self._config.total_seconds):
+            async with anyio.create_task_group() as tasks:
+                for address in answers:
+                    tasks.start_soon(look_up, address)
+        found: dict[Multiaddr, bool] = {}
+        for address, answer in answers.items():
+            given = address in target.given
+            if answer is None:
+                failures.append((str(address), "dial.no-time: the name was not found in time"))
+                continue
+            for one in answer:
+                bare = one.bare
+                if bare is None or (one.peer is not None and target.peer not in (None, one.peer)):
+                    continue
+                try:
+                    if any(transport.handles(bare) for transport in self._transports):
+                        self._gate.may_dial_address(bare, told=not given)
+                        found[bare] = found.get(bare, False) or given
+                    else:
+                        failures.append((str(bare), "dial.no-transport: nothing here can dial it"))
+                except Denied as error:
+                    failures.append((str(bare), f"{error.code}: {error}"))
         return found, failures
+
+
+def _fault(where: PeerId | Multiaddr, error: Exception) -> tuple[str, str]:
+    return str(where), f"dial.failed: {type(error).__name__}: {error}"
 
 
 def _copy(error: AirError) -> AirError:

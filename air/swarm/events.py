@@ -33,7 +33,9 @@ class EventWatch:
         while not self._queue:
             if self._closed:
                 raise StopAsyncIteration
-            self._news = anyio.Event()
+            if self._news.is_set():
+                # Not while another task waits for it: that one would never wake.
+                self._news = anyio.Event()
             await self._news.wait()
         return self._queue.popleft()
 
@@ -64,11 +66,15 @@ class EventHub:
     def __init__(self, queue_max: int = 1024) -> None:
         self._queue_max = queue_max
         self._watches: set[EventWatch] = set()
+        self._closed = False
 
     def watch(self) -> EventWatch:
-        """A watch that begins now."""
+        """A watch that begins now; it ends at once when the hub has."""
         watch = EventWatch(self, self._queue_max)
-        self._watches.add(watch)
+        if self._closed:
+            watch.close()
+        else:
+            self._watches.add(watch)
         return watch
 
     def tell(self, events: Iterable[PeerEvent]) -> None:
@@ -84,5 +90,6 @@ class EventHub:
 
     def close(self) -> None:
         """End all watches."""
+        self._closed = True
         for watch in tuple(self._watches):
             watch.close()

@@ -54,6 +54,7 @@ class DialHistory:
         """The address did not work. Returns the seconds it rests now."""
         entry = self._at(address)
         wait = entry.backoff.failed()
+        entry.trips.missed()
         entry.ready_at = now.monotonic + wait
         return wait
 

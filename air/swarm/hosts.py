@@ -56,9 +56,10 @@ class HostLimits:
             return ""
         entry = self._hosts.get(group)
         if entry is None:
+            # Room first: a newcomer that is forgotten would be counted from zero each time.
+            self._make_room()
             bucket = TokenBucket(config.opened_burst, config.opened_per_second)
             entry = self._hosts[group] = _Host(bucket)
-            self._forget()
         else:
             self._hosts.move_to_end(group)
         entry.bucket.refill(now.monotonic)
@@ -76,13 +77,13 @@ class HostLimits:
         if entry is not None and entry.open:
             entry.open -= 1
 
-    def _forget(self) -> None:
-        over = len(self._hosts) - self._config.hosts_max
-        if over > 0:
-            # Those with open connections stay, whatever their number: the system's ceiling bounds them.
-            quiet = [group for group, entry in self._hosts.items() if not entry.open]
-            for group in quiet[:over]:
-                del self._hosts[group]
+    def _make_room(self) -> None:
+        if len(self._hosts) < self._config.hosts_max:
+            return
+        # Those with open connections stay, whatever their number: the system's ceiling bounds them.
+        quiet = next((group for group, entry in self._hosts.items() if not entry.open), None)
+        if quiet is not None:
+            del self._hosts[quiet]
 
 
 _LOOPBACK = "loopback"

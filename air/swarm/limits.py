@@ -165,15 +165,16 @@ class Limits:
 
 
 class ConnectionHold:
-    """What one connection has taken. ``release`` gives it back and may be repeated."""
+    """What one connection has taken, without its streams. ``release`` gives it back and may be repeated."""
 
-    __slots__ = ("_limits", "_open", "_outer", "inbound", "own", "peer")
+    __slots__ = ("_limits", "_memory", "_open", "_outer", "inbound", "own", "peer")
 
     def __init__(self, limits: Limits, inbound: bool) -> None:
         self._limits, self.inbound = limits, inbound
         self.peer = ""
         """Who it is, once that is known."""
         self.own = Scope("connection", limits.config.connection)
+        self._memory = 0
         self._outer: tuple[Scope, ...] = (limits.system, limits.transient)
         self._open = True
 
@@ -184,15 +185,15 @@ class ConnectionHold:
         scope = self._limits.peer(peer)
         try:
             scope.check_connection(self.inbound)
-            scope.check_memory(self.own.memory_bytes)
+            scope.check_memory(self._memory)
         except LimitReached:
             self._limits.drop_idle((scope,))
             raise
         transient = self._limits.transient
         scope.add_connection(self.inbound, 1)
-        scope.memory_bytes += self.own.memory_bytes
+        scope.memory_bytes += self._memory
         transient.add_connection(self.inbound, -1)
-        transient.memory_bytes -= self.own.memory_bytes
+        transient.memory_bytes -= self._memory
         self.peer, self._outer = peer, (self._limits.system, scope)
 
     def stream(self, *, inbound: bool) -> StreamHold:
@@ -209,11 +210,14 @@ class ConnectionHold:
 
     def reserve(self, count: int) -> None:
         """Take ``count`` bytes of memory. Raises LimitReached."""
+        if not self._open:
+            raise Misuse("the connection has ended")
         scopes = (self.own, *self._outer)
         for scope in scopes:
             scope.check_memory(count)
         for scope in scopes:
             scope.memory_bytes += count
+        self._memory += count
 
     def release(self) -> None:
         """Give everything back."""
@@ -222,7 +226,9 @@ class ConnectionHold:
         self._open = False
         for scope in self._outer:
             scope.add_connection(self.inbound, -1)
-            scope.memory_bytes -= self.own.memory_bytes
+        # Not what ``own`` counts: that includes streams, and a stream gives back its own.
+        for scope in (self.own, *self._outer):
+            scope.memory_bytes -= self._memory
         self._limits.drop_idle(self._outer)
 
 
@@ -261,7 +267,9 @@ class StreamHold:
         self._scopes = (*(scope for scope in self._scopes if scope is not limits.transient), *added)
 
     def reserve(self, count: int) -> None:
-        """Take ``count`` bytes of memory. Raises LimitReached."""
+        """Take ``count`` bytes of memory. Raises LimitReached; Misuse after ``release``."""
+        if not self._open:
+            raise Misuse("the stream has ended")
         if self._memory + count > self._limits.config.stream.memory_bytes:
             raise LimitReached("one stream asks for too much memory", code="limit.stream.memory")
         for scope in self._scopes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from air.base.clock import Now
+from air.base.errors import ConfigError
 from air.base.peer_id import PeerId
 
 __all__ = ["Pool", "PoolConfig", "Pooled"]
@@ -21,13 +22,14 @@ class PoolConfig:
     grace_seconds: float = 60.0
     """A younger session is not closed for that (go-libp2p: 1 min)."""
     spare_seconds: float = 30.0
-    """A second session with the same peer is closed when it was idle for so long."""
+    """A second session with the same peer is closed when it was idle for so long, by whoever dialled it; by
+    the other side after twice the time."""
     idle_seconds: float = 10.0
     """Time without streams after which a session is called idle."""
 
     def __post_init__(self) -> None:
         if not 0 < self.sessions_low <= self.sessions_high:
-            raise ValueError("0 < sessions_low <= sessions_high does not hold")
+            raise ConfigError("0 < sessions_low <= sessions_high does not hold", code="config.sessions")
 
 
 class Pooled(Protocol):
@@ -121,7 +123,9 @@ class Pool(Generic[P]):
                     self._spare_since.pop(one.number, None)
                     continue
                 since = self._spare_since.setdefault(one.number, now.monotonic)
-                if now.monotonic - since >= self._config.spare_seconds:
+                # Of two that one side dialled, the ends may not agree which is the older: who dialled closes.
+                patience = self._config.spare_seconds * (2.0 if one.inbound else 1.0)
+                if now.monotonic - since >= patience:
                     found.append(one)
         return found
 
@@ -130,15 +134,18 @@ class Pool(Generic[P]):
         config = self._config
         if self._count <= config.sessions_high:
             return ()
+        # A goodbye takes seconds: those that are saying it must not cost others their place.
+        alive = [one for one in self if not one.closed]
+        if len(alive) <= config.sessions_high:
+            return ()
         old = [
             one
-            for one in self
+            for one in alive
             if one.peer not in self._protected
-            and not one.closed
             and now.monotonic - one.opened_at.monotonic >= config.grace_seconds
         ]
         old.sort(key=lambda one: (bool(one.streams), value(one.peer), -one.number))
-        return old[: self._count - config.sessions_low]
+        return old[: len(alive) - config.sessions_low]
 
     def _order(self, session: P) -> tuple[bool, bool, int]:
         dialled_by_smaller = session.inbound == (session.peer < self._own)

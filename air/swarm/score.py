@@ -74,9 +74,10 @@ class Scores:
     def _at(self, peer: str, now: Now) -> _Record:
         record = self._peers.get(peer)
         if record is None:
-            record = self._peers[peer] = _Record(now.monotonic)
-            if len(self._peers) > self._config.peers_max:
+            # Room first: the newcomer is the one that must not be forgotten.
+            if len(self._peers) >= self._config.peers_max:
                 self._forget(now)
+            record = self._peers[peer] = _Record(now.monotonic)
             return record
         self._peers.move_to_end(peer)
         fade = self._faded(record, now)

@@ -131,6 +131,11 @@ class Session:
         """Whether it has ended, or is about to."""
         return bool(self.reason) or self._muxed.error is not None
 
+    @property
+    def error(self) -> AirError:
+        """For the swarm, after ``run``: how it ended."""
+        return self._muxed.error or Reset("the session was cut on this side")
+
     async def open_stream(
         self,
         protocols: str | Sequence[str],
@@ -204,8 +209,8 @@ class Session:
         self,
         hooks: Sequence[SessionHook],
         attend: Callable[[SessionHook, Session], Coroutine[Any, Any, None]],
-    ) -> AirError:
-        """For the swarm: carry the session until it ends; returns how it did."""
+    ) -> None:
+        """For the swarm: carry the session until it ends; ``error`` says how it did."""
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._accept, tasks)
@@ -225,10 +230,8 @@ class Session:
         finally:
             for stream in tuple(self.live):
                 stream.release()
-            error = self._muxed.error or Reset("the session was cut on this side")
             if not self.reason:
-                self.reason = error.code
-        return error
+                self.reason = self.error.code
 
     async def _attended(
         self,

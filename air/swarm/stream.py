@@ -75,7 +75,7 @@ class Stream:
             self.release()
 
     def reserve(self, count: int) -> None:
-        """Count ``count`` bytes of memory until the stream is closed. Raises LimitReached."""
+        """Count ``count`` bytes of memory until the stream is closed. Raises LimitReached; Misuse later."""
         self._hold.reserve(count)
 
     def release(self) -> None:

@@ -41,7 +41,7 @@ from air.transport.interfaces import own_addresses
 from air.transport.raw import RawConn, RawListener, Transport
 from air.transport.resolve import Resolver
 
-__all__ = ["Swarm", "SwarmConfig"]
+__all__ = ["Swarm", "SwarmConfig", "as_address"]
 
 _LOG = logging.getLogger("air.swarm")
 
@@ -147,8 +147,11 @@ class Swarm:
     # Listening
 
     async def listen(self, address: Multiaddr | str) -> tuple[Multiaddr, ...]:
-        """Accept connections until the swarm ends; returns where. Raises ConfigError."""
-        where = Multiaddr(address) if isinstance(address, str) else address
+        """Accept connections until the swarm ends; returns where.
+
+        Raises ConfigError when the address cannot be read or listened on, or no transport is for it.
+        """
+        where = as_address(address)
         transport = next((one for one in self.transports if one.handles(where)), None)
         if transport is None:
             raise ConfigError(f"no transport listens on {where}", code="config.no-transport")
@@ -217,7 +220,8 @@ class Swarm:
         """A session with a peer: the one there is, unless ``new``, or one that is made.
 
         ``target`` is a peer, dialled at ``addresses`` and those in the peer book, or an address. Raises
-        Unreachable with every attempt, Denied, or LimitReached.
+        Unreachable with every attempt and its reason, a limit of this node among them; Denied; Closed when
+        the node does not run, or ends; and Violation for a text that is neither.
         """
         tasks = self._running()
         if isinstance(target, str) and target.startswith("/"):
@@ -303,8 +307,9 @@ class Swarm:
         self._events.tell(events)
 
     def adopt_dialed(self, dialed: Dialed) -> Session:
+        tasks = self._running()
         session = self._adopt(dialed, inbound=False)
-        self._running().start_soon(self._carry, session)
+        tasks.start_soon(self._carry, session)
         return session
 
     def _running(self) -> TaskGroup:
@@ -341,20 +346,19 @@ class Swarm:
         return session
 
     async def _carry(self, session: Session) -> None:
-        error: AirError | None = None
         try:
-            error = await session.run(tuple(self._hooks), self._attend)
+            await session.run(tuple(self._hooks), self._attend)
         except Exception:
             # Supervision: a session ends alone, whatever happened in it.
             _LOG.exception("swarm.session-failed: %s", session)
         finally:
-            now = self.env.clock.now()
+            now, error = self.env.clock.now(), session.error
             self._pool.remove(session)
             self.peerbook.unuse(session.peer, now)
             session.release()
             self.counters.add("sessions_closed", label=session.reason)
             if isinstance(error, Violation):
-                self.scores.blame(session.peer, 2.0, now)
+                self._offended(session, 2.0)
             self.tell(*session.life.end(session.reason, now, lost=type(error) is not Closed))
 
     async def _attend(self, hook: SessionHook, session: Session) -> None:
@@ -370,8 +374,10 @@ class Swarm:
         return info is not None and protocol in info.protocols
 
     def _offended(self, session: Session, weight: float) -> None:
+        """Blame the peer; once it is shut out, all of its sessions go."""
         if self.scores.blame(session.peer, weight, self.env.clock.now()) and self._tasks is not None:
-            self._tasks.start_soon(session.aclose, "peer.banned")
+            for one in self._pool.of(session.peer):
+                self._tasks.start_soon(one.aclose, "peer.banned")
 
     async def _sweep(self) -> None:
         """Look after all sessions: one task instead of timers for each."""
@@ -389,6 +395,16 @@ class Swarm:
                 tasks.start_soon(session.aclose, "link.supplanted")
             for session in self._pool.surplus(now, partial(self.scores.value, now=now)):
                 tasks.start_soon(session.aclose, "limit.sessions")
+
+
+def as_address(address: Multiaddr | str) -> Multiaddr:
+    """An address out of the configuration. Raises ConfigError with a code of :class:`Multiaddr`."""
+    if isinstance(address, Multiaddr):
+        return address
+    try:
+        return Multiaddr(address)
+    except Violation as error:
+        raise ConfigError(f"an address to listen on: {error}", code=error.code) from None
 
 
 def _spelled_out(address: Multiaddr) -> list[Multiaddr]:

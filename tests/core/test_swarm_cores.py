@@ -194,6 +194,18 @@ def test_the_memory_for_scores_is_bounded_and_forgets_bans_last() -> None:
     assert scores.banned_seconds("bad", clock.now()) > 0
 
 
+def test_a_newcomer_is_shut_out_although_all_who_are_remembered_are() -> None:
+    clock, scores = ManualClock(), Scores(ScoreConfig(peers_max=2, offences_max=1.0))
+    for peer in ("ann", "bob", "cat"):
+        scores.blame(peer, 1.0, clock.now())
+    assert [scores.banned_seconds(peer, clock.now()) > 0 for peer in ("ann", "bob", "cat")] == [
+        False,
+        True,
+        True,
+    ]
+    assert len(scores) == 2
+
+
 def gate(**settings: object) -> Gate:
     return Gate(GateConfig(**settings), ANN.peer_id, Scores())  # type: ignore[arg-type]
 
@@ -245,6 +257,7 @@ class One:
     closed: bool = False
     streams: int = 0
     opened_at: Now = START
+    tag: str = ""
 
 
 def test_both_sides_of_a_double_connection_prefer_the_same_one() -> None:
@@ -284,6 +297,23 @@ def test_a_direct_session_is_preferred_and_a_spare_one_goes_when_it_was_idle() -
     assert pool.best(BOB.peer_id) is None
 
 
+def test_of_two_sessions_that_the_ends_number_differently_one_is_left() -> None:
+    clock = ManualClock()
+    dialler: Pool[One] = Pool(ANN.peer_id, PoolConfig(spare_seconds=30))
+    listener: Pool[One] = Pool(BOB.peer_id, PoolConfig(spare_seconds=30))
+    for name, there, here in (("first", 1, 2), ("second", 2, 1)):
+        dialler.add(One(BOB.peer_id, there, tag=name))
+        listener.add(One(ANN.peer_id, here, inbound=True, tag=name))
+    for _ in range(10):
+        clock.advance(10)
+        closed = {one.tag for pool in (dialler, listener) for one in pool.spare(clock.now())}
+        for pool in (dialler, listener):
+            for one in pool:
+                if one.tag in closed:
+                    pool.remove(one)
+    assert [one.tag for one in dialler] == [one.tag for one in listener] == ["first"]
+
+
 def test_when_there_are_too_many_the_idle_and_the_worthless_go_first() -> None:
     clock = ManualClock()
     pool: Pool[One] = Pool(ANN.peer_id, PoolConfig(sessions_high=8, sessions_low=5, grace_seconds=60))
@@ -299,3 +329,20 @@ def test_when_there_are_too_many_the_idle_and_the_worthless_go_first() -> None:
     assert [session.number for session in gone] == [2, 4, 6, 8, 1]
     pool.unprotect(peers[0])
     assert pool.surplus(clock.now(), worth.__getitem__)[0].number == 0
+
+
+def test_sessions_that_are_saying_goodbye_do_not_cost_others_their_place() -> None:
+    clock = ManualClock()
+    pool: Pool[One] = Pool(ANN.peer_id, PoolConfig(sessions_high=8, sessions_low=5, grace_seconds=0))
+    for n in range(10, 20):
+        pool.add(One(Identity(bytes([n]) * 32).peer_id, n))
+    gone = pool.surplus(clock.now(), lambda peer: 0.0)
+    assert len(gone) == 5
+    for session in gone:
+        session.closed = True
+    assert list(pool.surplus(clock.now(), lambda peer: 0.0)) == []
+
+
+def test_marks_that_cross_are_no_configuration() -> None:
+    with pytest.raises(ConfigError):
+        PoolConfig(sessions_high=5, sessions_low=6)

@@ -142,6 +142,20 @@ def test_patience_is_learned_from_measured_round_trips() -> None:
     assert 5.0 < history.patience(THREE[1]) <= 10.0
 
 
+def test_a_line_that_became_slow_gets_more_patience_until_it_answers() -> None:
+    clock = ManualClock()
+    history = DialHistory(SeededEntropy(1), HistoryConfig(patience=PatienceConfig(5.0, 1.0, 10.0)))
+    for _ in range(20):
+        history.succeeded(THREE[0], 0.02, clock.now())
+    waits = []
+    for _ in range(5):
+        history.failed(THREE[0], clock.now())
+        waits.append(history.patience(THREE[0]))
+    assert waits == [2.0, 4.0, 8.0, 10.0, 10.0]
+    history.succeeded(THREE[0], 0.02, clock.now())
+    assert history.patience(THREE[0]) == 1.0
+
+
 def test_the_history_is_bounded() -> None:
     clock = ManualClock()
     history = DialHistory(SeededEntropy(1), HistoryConfig(addresses_max=10))

@@ -43,7 +43,7 @@ def within(scope: Scope) -> bool:
 
 
 @settings(max_examples=200)
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9), st.booleans()), max_size=80))
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 9), st.booleans()), max_size=80))
 def test_no_scope_is_ever_overdrawn_and_all_of_it_comes_back(steps: list[tuple[int, int, bool]]) -> None:
     limits = Limits(SMALL)
     conns: list[ConnectionHold] = []
@@ -64,6 +64,9 @@ def test_no_scope_is_ever_overdrawn_and_all_of_it_comes_back(steps: list[tuple[i
                 conns[pick % len(conns)].reserve(10 * pick)
             elif kind == 6 and streams:
                 streams.pop(pick % len(streams)).release()
+            elif kind == 7 and conns:
+                # Before its streams: a handler may still be at work when its connection has ended.
+                conns.pop(pick % len(conns)).release()
         for scope in (limits.system, limits.transient, *(conn.own for conn in conns)):
             assert within(scope)
         for peer in range(3):
@@ -77,6 +80,36 @@ def test_no_scope_is_ever_overdrawn_and_all_of_it_comes_back(steps: list[tuple[i
     assert limits.system.idle
     assert limits.transient.idle
     limits.drop_idle([limits.peer(f"peer{peer}") for peer in range(3)])
+    assert limits.scopes == 0
+
+
+def test_a_connection_that_ends_before_its_streams_gives_back_only_its_own() -> None:
+    limits = Limits(SMALL)
+    conn = limits.connection(inbound=True)
+    conn.authenticated("ann")
+    stream = conn.stream(inbound=True)
+    conn.reserve(30)
+    stream.reserve(50)
+    conn.release()
+    assert limits.system.memory_bytes == limits.peer("ann").memory_bytes == 50
+    stream.release()
+    assert limits.system.idle
+    assert limits.transient.idle
+    assert limits.scopes == 0
+
+
+def test_nothing_can_be_taken_after_the_end() -> None:
+    limits = Limits(SMALL)
+    conn = limits.connection(inbound=True)
+    conn.authenticated("ann")
+    stream = conn.stream(inbound=True)
+    stream.negotiated("/echo")
+    stream.release()
+    conn.release()
+    for hold in (stream, conn):
+        with pytest.raises(Misuse):
+            hold.reserve(10)
+    assert limits.system.idle
     assert limits.scopes == 0
 
 
@@ -160,6 +193,16 @@ def test_ipv6_is_counted_by_network_and_loopback_is_free() -> None:
     strict.opened("127.0.0.1", clock.now())
     with pytest.raises(LimitReached):
         strict.opened("::1", clock.now())
+
+
+def test_a_machine_that_comes_when_the_memory_is_full_is_counted_all_the_same() -> None:
+    clock = ManualClock()
+    hosts = HostLimits(HostLimitsConfig(hosts_max=1, connections_max=1))
+    hosts.opened("10.0.0.1", clock.now())
+    hosts.opened("10.0.0.2", clock.now())
+    with pytest.raises(LimitReached) as caught:
+        hosts.opened("10.0.0.2", clock.now())
+    assert caught.value.code == "limit.host.connections"
 
 
 def test_the_memory_for_machines_is_bounded() -> None:

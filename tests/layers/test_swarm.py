@@ -6,21 +6,23 @@ import gc
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
 import pytest
 
 from air.base.address import Multiaddr
-from air.base.errors import Closed, Denied, LimitReached, Reset, Unreachable, Violation
+from air.base.errors import Closed, ConfigError, Denied, LimitReached, Reset, Unreachable, Violation
 from air.base.keys import Identity
+from air.base.peer_id import PeerId
 from air.mux.yamux.conn import Yamux
 from air.security.noise import Noise
 from air.swarm.dial import DialConfig
 from air.swarm.gate import GateConfig
 from air.swarm.lifecycle import Stage
 from air.swarm.limits import Ceiling, LimitsConfig
+from air.swarm.peerbook import Source
 from air.swarm.pool import PoolConfig
 from air.swarm.score import ScoreConfig
 from air.swarm.session import SessionConfig
@@ -29,6 +31,7 @@ from air.swarm.swarm import Swarm, SwarmConfig
 from air.swarm.upgrade import UpgradeConfig
 from air.transport.memory_transport import Memory, MemoryNetwork
 from air.transport.raw import RawConn, Transport
+from air.transport.resolve import Resolver, ResolverConfig
 from air.transport.tcp_transport import Tcp
 
 pytestmark = pytest.mark.anyio
@@ -604,3 +607,222 @@ async def test_a_bug_in_a_part_of_somebody_else_ends_one_connection_only() -> No
         assert other.counters.get("conns_refused", "swarm.failed") == 2
         (place,) = await good.listen("/memory/0")
         assert (await one.dial(place)).peer == good.peer
+
+
+@pytest.mark.parametrize("steps", range(16))
+async def test_a_dial_given_up_at_any_moment_leaves_nothing(steps: int) -> None:
+    async with two() as (one, other, place):
+        watch = one.events()
+
+        async def give_up(scope: anyio.CancelScope) -> None:
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(give_up, scope)
+                await one.dial(place)
+        await until(lambda: one.limits.system.conns_out == len(one.sessions) == len(other.sessions))
+        assert one.limits.transient.idle
+        watch.close()
+        stages = [event.stage async for event in watch]
+        assert bool(one.sessions) != (Stage.CLOSED in stages or Stage.CONNECTING not in stages)
+
+
+class Gated(Memory):
+    """A transport whose dials wait for a word."""
+
+    def __init__(self, network: MemoryNetwork) -> None:
+        super().__init__(network)
+        self.open = anyio.Event()
+
+    async def dial(self, address: Multiaddr, /) -> Any:
+        await self.open.wait()
+        return await super().dial(address)
+
+
+class Guest(NamedTuple):
+    """A session with a long goodbye."""
+
+    peer: PeerId
+    leaving: anyio.Event
+    number: int = 99
+    inbound: bool = False
+    relayed: bool = False
+    closed: bool = False
+    streams: int = 0
+
+    async def aclose(self, *_: object) -> None:
+        self.leaving.set()
+        await anyio.sleep(0.1)
+
+
+async def test_a_dial_that_comes_through_during_the_goodbye_is_given_back() -> None:
+    network = MemoryNetwork()
+    other, gated = swarm(Memory(network)), Gated(network)
+    one = swarm(gated)
+    told: list[str] = []
+
+    async def dial(place: Multiaddr) -> None:
+        with pytest.raises(Closed) as caught:
+            await one.dial(place)
+        told.append(caught.value.code)
+
+    async with other.running(), anyio.create_task_group() as tasks:
+        (place,) = await other.listen("/memory/0")
+        async with one.running():
+            tasks.start_soon(dial, place.at(other.peer))
+            await anyio.wait_all_tasks_blocked()
+            guest = Guest(Identity.generate().peer_id, gated.open)
+            one._pool.add(guest)  # type: ignore[arg-type]
+        assert list(one._pool) == [guest]
+        assert one.limits.system.idle
+        await until(lambda: told == ["node.closed"])
+
+
+async def test_a_node_that_ends_in_good_order_loses_no_session() -> None:
+    async def stay(_: Any) -> None:
+        await anyio.sleep_forever()
+
+    for _ in range(5):
+        network = MemoryNetwork()
+        one, other = swarm(Memory(network)), swarm(Memory(network))
+        async with other.running():
+            (place,) = await other.listen("/memory/0")
+            with one.attend(stay):
+                async with one.running():
+                    watch = one.events()
+                    await one.dial(place.at(other.peer))
+                    await anyio.wait_all_tasks_blocked()
+        told = [(event.stage, event.reason) async for event in watch]
+        assert told[-2:] == [(Stage.AUTHENTICATED, ""), (Stage.CLOSED, "link.closed")]
+
+
+async def test_watching_after_the_end_ends_at_once_and_two_may_share_a_watch() -> None:
+    one = swarm(Stuck())
+    async with one.running():
+        watch = one.events()
+
+        async def follow() -> None:
+            async for _ in watch:
+                raise AssertionError
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follow)
+                tasks.start_soon(follow)
+                await anyio.wait_all_tasks_blocked()
+                watch.close()
+    with anyio.fail_after(5):
+        assert [event async for event in one.events()] == []
+
+
+async def test_who_is_shut_out_loses_all_sessions() -> None:
+    async def rude(stream: Stream) -> None:
+        raise Violation("nonsense", code="test.nonsense")
+
+    async with two(listener={"score": ScoreConfig(offences_max=1.0)}) as (one, other, place):
+        with other.handle("/rude", rude):
+            sessions = [await one.dial(place, new=True) for _ in range(3)]
+            await until(lambda: len(other.sessions) == 3)
+            with pytest.raises(Reset):
+                await (await sessions[0].open_stream("/rude")).receive()
+            await until(lambda: not other.sessions and not one.sessions)
+
+
+def naming(look_up: Any, **settings: Any) -> tuple[Swarm, Swarm]:
+    network = MemoryNetwork()
+    one = Swarm(
+        Identity.generate(),
+        [Memory(network), Tcp()],
+        [Noise()],
+        [Yamux()],
+        config=SwarmConfig(**settings),
+        resolver=Resolver(ResolverConfig(timeout_seconds=60), hosts=look_up),
+    )
+    return one, swarm(Memory(network))
+
+
+async def test_names_that_nobody_answers_for_cost_one_dial_and_no_more_than_its_time() -> None:
+    async def never(name: str, family: int) -> list[str]:
+        await anyio.sleep_forever()
+        return []
+
+    one, other = naming(never, dial=DialConfig(total_seconds=0.1))
+    async with one.running(), other.running():
+        with anyio.fail_after(5), pytest.raises(Unreachable) as caught:
+            names = [Multiaddr(f"/dns4/slow{n}.test/tcp/1") for n in range(8)]
+            await one.dial(other.peer, names)
+        assert {reason for _, reason in caught.value.attempts} == {
+            "dial.no-time: the name was not found in time"
+        }
+
+
+async def test_names_are_looked_up_side_by_side() -> None:
+    asked: list[str] = []
+
+    async def together(name: str, family: int) -> list[str]:
+        asked.append(name)
+        await until(lambda: len(set(asked)) == 4)
+        raise OSError("no such name")
+
+    one, other = naming(together)
+    async with one.running(), other.running():
+        (place,) = await other.listen("/memory/0")
+        names = [Multiaddr(f"/dns4/n{n}.test/tcp/1") for n in range(4)]
+        with anyio.fail_after(5):
+            assert (await one.dial(other.peer, [*names, place])).remote_address == place
+
+
+async def test_a_bug_in_a_resolver_ends_one_dial_only() -> None:
+    async def broken(name: str, family: int) -> list[str]:
+        raise ZeroDivisionError("a bug")
+
+    one, other = naming(broken)
+    async with one.running(), other.running():
+        (place,) = await other.listen("/memory/0")
+        with pytest.raises(Unreachable) as caught:
+            await one.dial(Multiaddr("/dns4/x.test/tcp/1"))
+        assert "dial.failed" in str(caught.value.attempts)
+        assert (await one.dial(place)).peer == other.peer
+
+
+async def test_an_address_that_is_not_welcome_does_not_hide_the_others_of_its_name() -> None:
+    async def both(name: str, family: int) -> list[str]:
+        return ["10.0.0.1", "127.0.0.1"]
+
+    one, _ = naming(both, gate=GateConfig(networks_denied=("10.0.0.0/8",)))
+    listener = swarm(Tcp())
+    async with one.running(), listener.running():
+        (place,) = await listener.listen("/ip4/127.0.0.1/tcp/0")
+        session = await one.dial(Multiaddr(f"/dns4/two.test/tcp/{place.get('tcp')}"))
+        assert session.peer == listener.peer
+
+
+async def test_who_insists_on_a_resting_address_does_not_share_the_failure_of_who_does_not() -> None:
+    network = MemoryNetwork()
+    stuck, other = Stuck(), swarm(Memory(network))
+    one = swarm(stuck, Memory(network), dial=DialConfig(total_seconds=0.3))
+    async with one.running(), other.running():
+        now = one.env.clock.now
+        place = Multiaddr("/memory/1")
+        one.discovered(other.peer, [Multiaddr("/ip4/192.0.2.1/tcp/1"), place], Source.HINT)
+        one._dialer.history.failed(place, now())
+
+        async def lazily() -> None:
+            with pytest.raises(Unreachable):
+                await one.dial(other.peer)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lazily)
+            await until(lambda: stuck.dialling == 1)
+            await other.listen(place)
+            assert (await one.dial(other.peer, [place])).remote_address == place
+
+
+async def test_an_address_that_cannot_be_read_is_a_fault_of_the_configuration() -> None:
+    async with swarm(Tcp()).running() as one:
+        with pytest.raises(ConfigError) as caught:
+            await one.listen("nonsense")
+        assert caught.value.code == "address.bad-text"

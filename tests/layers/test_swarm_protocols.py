@@ -128,6 +128,31 @@ async def test_a_changed_echo_and_a_silent_peer_are_told_apart() -> None:
         assert not session.closed
 
 
+async def test_many_who_ping_one_peer_take_turns() -> None:
+    ping = Ping()
+    async with met([ping], [Ping()]) as (_, other, session):
+        found: list[float] = []
+
+        async def ask() -> None:
+            found.extend(await ping.ping(session, 2))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(ask)
+        assert len(found) == 16
+        assert other.swarm.counters.get("streams_failed", "ping.streams") == 0
+
+
+async def test_who_pings_and_reads_no_answer_is_cut() -> None:
+    async with met([], [Ping(PingConfig(timeout_seconds=0.1))]) as (_, other, session):
+        stream = await session.open_stream(PING)
+        with anyio.fail_after(5), pytest.raises(Reset) as caught:
+            while True:
+                await stream.send(bytes(64 * 32))
+        assert caught.value.code == "stream.resource-limit"
+        assert other.swarm.counters.get("streams_failed", "ping.unread") == 1
+
+
 async def test_keep_alive_pings_by_itself() -> None:
     async with met([Ping(PingConfig(interval_seconds=0.01))], [Ping()]) as (_, other, _session):
         await until(lambda: other.swarm.counters.get("streams_in", PING) >= 3)
@@ -171,6 +196,62 @@ async def test_two_who_ask_at_once_share_one_stream() -> None:
         assert other.swarm.counters.get("streams_in", PROTOCOL) <= 2
 
 
+async def test_those_who_wait_for_one_answer_share_its_failure_too() -> None:
+    async def silent(stream: Stream) -> None:
+        await anyio.sleep_forever()
+
+    identify = Identify(IdentifyConfig(timeout_seconds=0.05))
+    async with met([identify], []) as (_, other, session):
+        # The greeting at the beginning of the session is over, in vain.
+        await anyio.wait_all_tasks_blocked()
+        codes: list[str] = []
+
+        async def ask() -> None:
+            with pytest.raises(Violation) as caught:
+                await identify.ask(session)
+            codes.append(caught.value.code)
+
+        with other.swarm.handle(PROTOCOL, silent):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(20):
+                    tasks.start_soon(ask)
+            assert codes == ["identify.timeout"] * 20
+            assert other.swarm.counters.get("streams_in", PROTOCOL) == 1
+
+
+async def test_when_who_asked_gives_up_one_of_those_who_wait_asks_again() -> None:
+    asked = 0
+
+    async def slow(stream: Stream) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await anyio.sleep_forever()
+        await stream.send(encode_frame(encode(Presentation(None, (), ("/x",)))))
+
+    identify = Identify()
+    async with met([identify], []) as (_, other, session):
+        # The greeting at the beginning of the session is over, in vain.
+        await anyio.wait_all_tasks_blocked()
+        found: list[Presentation] = []
+
+        async def ask() -> None:
+            found.append(await identify.ask(session))
+
+        with other.swarm.handle(PROTOCOL, slow):
+            async with anyio.create_task_group() as tasks:
+                with anyio.CancelScope() as scope:
+                    async with anyio.create_task_group() as first:
+                        first.start_soon(identify.ask, session)
+                        await until(lambda: asked == 1)
+                        for _ in range(20):
+                            tasks.start_soon(ask)
+                        await anyio.wait_all_tasks_blocked()
+                        scope.cancel()
+            assert [said.protocols for said in found] == [("/x",)] * 20
+            assert asked == 2
+
+
 async def test_what_is_new_is_pushed() -> None:
     quick = IdentifyConfig(watch_seconds=0.02)
     async with met([Identify()], [Identify(quick)]) as (one, other, _):
@@ -191,6 +272,21 @@ async def test_what_is_new_is_pushed() -> None:
         await until(lambda: "/new/1" not in known())
         (place,) = await other.swarm.listen("/memory/0")
         await until(lambda: place in one.swarm.peerbook.addresses(other.peer, one.swarm.env.clock.now()))
+
+
+async def test_what_was_true_for_a_moment_and_told_is_put_right() -> None:
+    mine = Identify()
+    async with met([mine], [Identify(IdentifyConfig(watch_seconds=0.2))]) as (one, other, session):
+
+        async def handler(stream: Stream) -> None: ...
+
+        # That it listens is new to it when it looks for the first time.
+        await until(lambda: one.swarm.counters.get("streams_in", PUSH) == 1)
+        with other.swarm.handle("/fleeting/1", handler):
+            assert "/fleeting/1" in (await mine.ask(session)).protocols
+        info = one.swarm.peerbook.info(other.peer)
+        assert info is not None
+        await until(lambda: "/fleeting/1" not in info.protocols)
 
 
 @pytest.mark.parametrize(

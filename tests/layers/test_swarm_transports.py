@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from air.transport.memory import memory_pair
 from air.transport.memory_transport import Memory, MemoryConfig, MemoryNetwork
 from air.transport.raw import RawConn, Transport
 from air.transport.resolve import Resolver, ResolverConfig
+from air.transport.tcp import TcpListener, TcpStream
 from air.transport.tcp_transport import Tcp
 from air.transport.tls import client_context, server_context
+from air.transport.websocket.binary import BinaryConfig
 from air.transport.ws_transport import WebSocket
 
 pytestmark = pytest.mark.anyio
@@ -179,6 +182,97 @@ async def test_bytes_right_behind_the_upgrade_and_text_frames_and_pings_are_take
                 got += await stream.receive()
         await stream.aclose()
         tasks.cancel_scope.cancel()
+
+
+async def test_a_reader_is_not_held_by_a_peer_that_pings_and_takes_no_answers() -> None:
+    ended: list[Closed] = []
+    done = anyio.Event()
+
+    async def serve(conn: RawConn) -> None:
+        try:
+            await conn.receive()
+        except Closed as error:
+            ended.append(error)
+        done.set()
+
+    transport = WebSocket(BinaryConfig(answer_seconds=0.1))
+    async with (
+        transport.listen(Multiaddr("/ip4/127.0.0.1/tcp/0/ws")) as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, serve)
+        stream = await anyio.connect_tcp("127.0.0.1", int(listener.addresses[0].get("tcp") or 0))
+        await stream.send(UPGRADE)
+
+        async def ping() -> None:
+            ping = b"\x89\xfd\0\0\0\0" + bytes(125)
+            with contextlib.suppress(anyio.BrokenResourceError):
+                while True:
+                    await stream.send(ping * 500)
+
+        tasks.start_soon(ping)
+        with anyio.fail_after(10):
+            await done.wait()
+        tasks.cancel_scope.cancel()
+    await stream.aclose()
+    assert [error.code for error in ended] == ["ws.slow-reader"]
+
+
+@pytest.mark.parametrize("path", ["a", "a%20b", "a%2Fb", "%C3%A9"])
+async def test_a_path_is_dialled_as_it_is_listened_on(path: str) -> None:
+    transport = WebSocket()
+    async with (
+        transport.listen(Multiaddr(f"/ip4/127.0.0.1/tcp/0/ws/http-path/{path}")) as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, serve_echo)
+        conn = await transport.dial(listener.addresses[0])
+        await conn.send(b"x")
+        assert await conn.receive() == b"x"
+        await conn.aclose()
+        tasks.cancel_scope.cancel()
+
+
+async def test_memory_goes_on_when_a_handler_with_tasks_of_its_own_meets_the_end() -> None:
+    transport, left = Memory(MemoryNetwork()), anyio.Semaphore(0)
+
+    async def serve(conn: RawConn) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(conn.receive)
+        finally:
+            left.release()
+
+    async with transport.listen(Multiaddr("/memory/5")) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        with anyio.fail_after(5):
+            for _ in range(2):
+                await (await transport.dial(Multiaddr("/memory/5"))).aclose()
+                await left.acquire()
+        tasks.cancel_scope.cancel()
+
+
+async def test_memory_ends_connections_that_nobody_accepted() -> None:
+    transport = Memory(MemoryNetwork())
+    async with transport.listen(Multiaddr("/memory/5")):
+        conn = await transport.dial(Multiaddr("/memory/5"))
+    with anyio.fail_after(5), pytest.raises(Closed):
+        await conn.receive()
+
+
+async def test_a_server_is_told_the_name_that_was_dialled() -> None:
+    asked: list[bytes] = []
+
+    async def serve(stream: TcpStream) -> None:
+        asked.append(await stream.receive())
+
+    async with TcpListener.bind("127.0.0.1", 0) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        port = listener.addresses[0][1]
+        with pytest.raises(Unreachable):
+            await WebSocket().dial(Multiaddr(f"/dns4/localhost/tcp/{port}/ws"))
+        tasks.cancel_scope.cancel()
+    assert f"\r\nHost: localhost:{port}\r\n".encode() in asked[0]
 
 
 async def test_memory_refuses_beyond_its_backlog_and_a_taken_number() -> None:
