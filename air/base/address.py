@@ -111,7 +111,8 @@ class Multiaddr:
                 if not size or index > end:
                     raise Violation(f"/{protocol.name} is cut short", code="address.bad-bytes")
                 value = _to_text(protocol, raw)
-                if _to_bytes(protocol, value) != raw:
+                # The text of a socket path takes the rest, so whatever follows it could not be written.
+                if _to_bytes(protocol, value) != raw or (protocol.name == "unix" and index < end):
                     raise Violation(
                         f"/{protocol.name} with a value in no usual spelling", code="address.bad-bytes"
                     )
@@ -257,7 +258,7 @@ def _to_bytes(protocol: _Protocol, value: str) -> bytes:
         if name == "p2p":
             return PeerId(value).multihash
         if name == "unix":
-            if value == "/":
+            if not value.startswith("/") or value.endswith("/"):
                 raise ValueError("no path")
             return value.encode()
         if not value or (name != "ip6zone" and protocol.size > 0 and not value.isascii()):

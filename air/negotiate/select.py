@@ -68,7 +68,18 @@ class LazyStream(Generic[StreamT]):
     and ``receive`` raises Denied ``multistream.unsupported``. Close or reset the stream then.
     """
 
-    __slots__ = ("_config", "_core", "_dead", "_env", "_lock", "_prefix", "_rest", "inner", "protocol")
+    __slots__ = (
+        "_asking",
+        "_config",
+        "_core",
+        "_dead",
+        "_env",
+        "_lock",
+        "_prefix",
+        "_rest",
+        "inner",
+        "protocol",
+    )
 
     def __init__(self, inner: StreamT, protocol: str, env: Env, config: MultistreamConfig) -> None:
         self.inner = inner
@@ -77,7 +88,8 @@ class LazyStream(Generic[StreamT]):
         self._core: Dialer | None = Dialer([protocol], config, env.clock.now())
         self._prefix = b"".join(self._core.take_output())
         self._rest = b""
-        self._lock = anyio.Lock()
+        # Fast: whoever takes the proposal has begun to send it before anybody else runs.
+        self._lock, self._asking = anyio.Lock(fast_acquire=True), anyio.Lock(fast_acquire=True)
         self._dead: AirError | None = None
 
     @property
@@ -89,20 +101,20 @@ class LazyStream(Generic[StreamT]):
         if self._core is None:
             await self.inner.send(data)
             return
-        # A reader that comes first has to send the proposal, while the writer may be at work as well.
-        async with self._lock:
-            if self._dead is not None:
-                raise self._dead
-            if not self._prefix:
-                await self.inner.send(data)
-                return
-            prefix, self._prefix = self._prefix, b""
-            try:
-                await self.inner.send(b"".join((prefix, data)))
-            except BaseException:
+        # Taken before anything is awaited: a reader that found it here would wait for the lock, behind a
+        # writer whose peer takes nothing until somebody reads.
+        prefix, self._prefix = self._prefix, b""
+        try:
+            # A reader that comes first has to send the proposal, while the writer may be at work as well.
+            async with self._lock:
+                if self._dead is not None:
+                    raise self._dead
+                await self.inner.send(prefix + data if prefix else data)
+        except BaseException:
+            if prefix:
                 # Nobody knows whether the proposal is out, so nothing can follow it.
                 self._dead = Reset("the proposal was not sent", code="multistream.not-sent")
-                raise
+            raise
 
     async def send_many(self, pieces: Sequence[Piece], /) -> None:
         """All pieces as one write, uncopied where the stream below can do that."""
@@ -119,24 +131,26 @@ class LazyStream(Generic[StreamT]):
         self.inner.send_now(pieces)  # type: ignore[attr-defined]
 
     async def confirm(self) -> None:
-        """Wait for the answer. Does nothing when it is known. One task at a time, as with ``receive``.
+        """Wait for the answer. Does nothing when it is known.
 
         Raises Denied ``multistream.unsupported``; Violation when the answer is none or does not come in time;
         Closed when the stream ended instead. Cancelling it while it waits loses nothing.
         """
-        if self._dead is not None:
-            raise self._dead
-        core = self._core
-        if core is None:
-            return
-        if self._prefix:
-            await self.send(b"")
-        try:
-            await _run(self.inner, core, self._env, self._config)
-        except AirError as error:
-            self._dead = error
-            raise
-        self._rest, self._core = core.take_rest(), None
+        # Who closes waits for the answer too, and finds a reader in here that will have it.
+        async with self._asking:
+            if self._dead is not None:
+                raise self._dead
+            core = self._core
+            if core is None:
+                return
+            if self._prefix:
+                await self.send(b"")
+            try:
+                await _run(self.inner, core, self._env, self._config)
+            except AirError as error:
+                self._dead = error
+                raise
+            self._rest, self._core = core.take_rest(), None
 
     async def receive(self, max_bytes: int = 65536, /) -> bytes:
         if self._core is not None:
@@ -149,6 +163,10 @@ class LazyStream(Generic[StreamT]):
     async def send_eof(self) -> None:
         if self._prefix:
             await self.send(b"")
+        elif self._core is not None:
+            # A reader may be sending the proposal, which the end must not overtake.
+            async with self._lock:
+                pass
         await self.inner.send_eof()
 
     async def aclose(self) -> None:

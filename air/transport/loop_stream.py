@@ -120,11 +120,7 @@ class LoopStream(asyncio.Protocol, SocketStream):
             await cancel_shielded_checkpoint()
 
     async def send_eof(self) -> None:
-        try:
-            self._transport.write_eof()
-        except OSError:
-            # The connection is gone already.
-            return
+        self._transport.write_eof()
 
     async def aclose(self) -> None:
         self._closed = True

@@ -11,9 +11,10 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from air.base.address import Multiaddr
-from air.base.errors import Closed, ConfigError, Unreachable
+from air.base.errors import ConfigError, Unreachable
 from air.transport.memory import MemoryStream, memory_pair
 from air.transport.raw import ConnHandler, RawListener
+from air.transport.tcp import is_farewell
 
 __all__ = ["Memory", "MemoryConfig", "MemoryConn", "MemoryNetwork"]
 
@@ -96,6 +97,9 @@ class Memory:
         finally:
             del listening[number]
             listener.close()
+            # Whom nobody accepted would wait for ever.
+            while receiver.statistics().current_buffer_used:
+                await receiver.receive_nowait().aclose()
             receiver.close()
 
 
@@ -126,7 +130,8 @@ class _MemoryListener:
     async def _run(self, conn: MemoryConn, handler: ConnHandler) -> None:
         try:
             await handler(conn)
-        except Closed:
-            return
+        except Exception as error:
+            if not is_farewell(error):
+                raise
         finally:
             await conn.aclose()

@@ -128,10 +128,9 @@ class StaticFiles:
             path = index
         elif slash:
             return None
-        # Opened without waiting, in case it is a pipe; and looked at after opening, in case it was exchanged.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
-            about = os.fstat(descriptor)
+        with open(path, "rb", buffering=0, opener=_open) as file:
+            # Looked at after opening, in case it was exchanged.
+            about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 return None
             tag = f'"{about.st_mtime_ns:x}-{about.st_size:x}"'
@@ -158,7 +157,7 @@ class StaticFiles:
 
     async def _pieces(self, found: _Found) -> AsyncIterator[bytes]:
         left = found.size
-        async with await anyio.open_file(found.path, "rb") as file:
+        async with await anyio.open_file(found.path, "rb", opener=_open) as file:
             while left > 0:
                 piece = await file.read(min(left, self._config.whole_bytes_max))
                 if not piece:
@@ -166,6 +165,11 @@ class StaticFiles:
                     return
                 left -= len(piece)
                 yield piece
+
+
+def _open(path: str, flags: int) -> int:
+    """Without waiting, in case it is a pipe by now, and not through a link that has taken its place."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def segments(path: str) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from anyio.abc import ByteStream as AnyioStream
@@ -19,7 +19,16 @@ from air.base.metrics import Counters
 from air.transport.api import ByteStream
 from air.transport.loop_stream import adopt, connect
 
-__all__ = ["StreamHandler", "TcpConfig", "TcpListener", "TcpStream", "dial", "is_farewell", "spell_address"]
+__all__ = [
+    "SOCKET_GONE",
+    "StreamHandler",
+    "TcpConfig",
+    "TcpListener",
+    "TcpStream",
+    "dial",
+    "is_farewell",
+    "spell_address",
+]
 
 _LOG = logging.getLogger("air.transport.tcp")
 
@@ -39,6 +48,10 @@ _LOST = frozenset(
 )
 
 _JOINED_BYTES = 64 * 1024
+
+SOCKET_GONE: Final = (OSError, AttributeError, ValueError)
+"""What looking at the socket of a connection that has ended may raise: under uvloop it is None by then, or
+has the number -1."""
 
 StreamHandler = Callable[["TcpStream"], Awaitable[None]]
 """Serves one accepted connection; when it returns or raises, the connection is closed."""
@@ -127,8 +140,9 @@ class TcpStream:
     async def send_eof(self) -> None:
         try:
             await self.inner.send_eof()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            # A half-close is a courtesy: the peer learns the rest from aclose.
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError, RuntimeError):
+            # A half-close is a courtesy: the peer learns the rest from aclose. RuntimeError is how uvloop
+            # says that the connection is gone.
             return
 
     async def aclose(self) -> None:
@@ -153,9 +167,15 @@ async def dial(host: str, port: int, *, timeout: float = 10.0) -> TcpStream:
         ) from None
     except (OSError, UnicodeError) as error:
         raise Unreachable(f"{where} did not answer", _attempts(where, error)) from error
-    sock = inner.extra(anyio.abc.SocketAttribute.raw_socket)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return TcpStream(inner, spell_address(sock.getpeername()))
+    try:
+        sock = inner.extra(anyio.abc.SocketAttribute.raw_socket)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return TcpStream(inner, spell_address(sock.getpeername()))
+    except SOCKET_GONE as error:
+        # The peer has reset it meanwhile.
+        with anyio.CancelScope(shield=True):
+            await TcpStream(inner, where).aclose()
+        raise Unreachable(f"{where} did not stay", [(where, "reset at once")]) from error
 
 
 class TcpListener:
@@ -221,7 +241,8 @@ class TcpListener:
         while not self._closed:
             # Admission comes before accept: who waits in the backlog costs us neither descriptor nor task.
             if self.open >= self._config.connections_max:
-                self._room = anyio.Event()
+                if self._room.is_set():  # otherwise another socket waits for it already
+                    self._room = anyio.Event()
                 await self._room.wait()
                 continue
             try:

@@ -132,8 +132,11 @@ async def connect_tcp(
 
 
 def socket_address(stream: tcp.TcpStream) -> Multiaddr | None:
-    """This end of a stream."""
-    local = stream.inner.extra(anyio.abc.SocketAttribute.local_address, None)
+    """This end of a stream; None when the connection is gone."""
+    try:
+        local = stream.inner.extra(anyio.abc.SocketAttribute.local_address, None)
+    except tcp.SOCKET_GONE:
+        return None
     return None if not isinstance(local, tuple) else _spell(str(local[0]), int(local[1]))
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import anyio
+from anyio.abc import ByteStream as AnyioStream
 from anyio.streams.tls import TLSStream
 
 from air.base.errors import Closed, ConfigError, Reset
@@ -52,15 +55,47 @@ def client_context(
 
 
 async def secure_server(stream: TcpStream, context: ssl.SSLContext, *, timeout: float) -> TcpStream:
-    """Answer a TLS handshake. Raises Reset with code ``tls.handshake`` or ``tls.handshake-slow``."""
+    """Answer a TLS handshake. Raises Reset with code ``tls.handshake`` or ``tls.handshake-slow``, Closed with
+    the former when the peer left."""
     return await _secure(stream, context, None, timeout)
 
 
 async def secure_client(
     stream: TcpStream, context: ssl.SSLContext, hostname: str, *, timeout: float
 ) -> TcpStream:
-    """Begin a TLS handshake with ``hostname``. Raises Reset as ``secure_server`` does."""
+    """Begin a TLS handshake with ``hostname``. Raises as ``secure_server`` does."""
     return await _secure(stream, context, hostname, timeout)
+
+
+class _Turns(AnyioStream):
+    """The stream below TLS. The reader writes too, when the peer asks for new keys, and perhaps while the
+    writer is at work: each piece gets its turn, in the order in which TLS made them."""
+
+    def __init__(self, below: AnyioStream) -> None:
+        self._below = below
+        self._lock = anyio.Lock(fast_acquire=True)
+        self._due: list[bytes] = []
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self._below.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        # A reader that is cancelled while it waits leaves its piece to whoever is next.
+        self._due.append(item)
+        async with self._lock:
+            while self._due:
+                due, self._due = self._due, []
+                await self._below.send(due[0] if len(due) == 1 else b"".join(due))
+
+    async def send_eof(self) -> None:
+        await self._below.send_eof()
+
+    async def aclose(self) -> None:
+        await self._below.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._below.extra_attributes
 
 
 class _TlsStream(TcpStream):
@@ -80,7 +115,7 @@ async def _secure(
             # WebSocket and HTTP say themselves where they end, and half the world never sends the closing
             # alert; waiting for one would only make every close slow.
             inner = await TLSStream.wrap(
-                stream.inner,
+                _Turns(stream.inner),
                 server_side=hostname is None,
                 hostname=hostname,
                 ssl_context=context,

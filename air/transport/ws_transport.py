@@ -33,19 +33,27 @@ _FORMS = (("ws",), ("wss",), ("tls", "ws"), ("tls", "sni", "ws"))
 class WsConn:
     """A ByteStream over a WebSocket. It has no half-close: ``send_eof`` says goodbye."""
 
-    __slots__ = ("_core", "_lock", "_pieces", "_stream", "local_address", "remote_address")
+    __slots__ = ("_config", "_core", "_lock", "_pieces", "_stream", "local_address", "remote_address")
 
     def __init__(
-        self, stream: ByteStream, core: BinaryCore, remote: Multiaddr, local: Multiaddr | None, early: bytes
+        self,
+        stream: ByteStream,
+        config: BinaryConfig,
+        remote: Multiaddr,
+        local: Multiaddr | None,
+        early: bytes,
+        *,
+        client: bool,
     ) -> None:
-        self._stream, self._core = stream, core
+        self._stream, self._config = stream, config
+        self._core = BinaryCore(config, client=client)
         self._lock = anyio.Lock()
         self._pieces: deque[bytes] = deque()
         self.remote_address: Multiaddr = remote
         self.local_address: Multiaddr | None = local
         if early:
             # Who dials may speak right behind the handshake, in the same packet.
-            self._pieces += core.receive(early)
+            self._pieces += self._core.receive(early)
 
     async def receive(self, max_bytes: int = 65536, /) -> bytes:
         pieces, core = self._pieces, self._core
@@ -62,13 +70,22 @@ class WsConn:
             pieces += core.receive(data)
             # A writer at work takes pongs along; waiting for it here could make two peers wait for ever.
             if core.has_output and not self._lock.locked():
-                with anyio.CancelScope(shield=True):
-                    await self._flush()
+                await self._answer()
         first = pieces.popleft()
         if len(first) > max_bytes:
             pieces.appendleft(first[max_bytes:])
             return first[:max_bytes]
         return first
+
+    async def _answer(self) -> None:
+        # A reader may be cancelled and a frame must not be cut in two. Nor may a peer that pings and takes no
+        # answer hold the reader for ever.
+        with anyio.move_on_after(self._config.answer_seconds, shield=True) as scope:
+            await self._flush()
+        if scope.cancelled_caught:
+            self._core.abort("the peer sends pings and takes no answers", "ws.slow-reader")
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
 
     async def send(self, data: bytes, /) -> None:
         self._core.send(data)
@@ -137,8 +154,9 @@ class WebSocket:
                 below, reached = await connect_tcp(address, self._resolver, self._config.handshake_seconds)
                 stream = below
                 local = socket_address(below)
-                host, port = endpoint(reached)
-                name = reached.get("sni") or host
+                # One machine may serve many names: it is told the one that was dialled, not the IP address.
+                host, port = endpoint(address)
+                name = address.get("sni") or host
                 secure = "tls" in reached.names or "wss" in reached.names
                 if secure:
                     trust = client_context() if self._trust is None else self._trust
@@ -154,7 +172,7 @@ class WebSocket:
             if isinstance(error, Closed):
                 raise Unreachable(f"{where} refused", [(where, f"{error.code}: {error}")]) from error
             raise
-        return WsConn(stream, BinaryCore(self._config, client=True), reached, local, early)
+        return WsConn(stream, self._config, reached, local, early, client=True)
 
     async def _ask(self, stream: ByteStream, url: str) -> bytes:
         """Have the connection upgraded; returns what came behind the answer."""
@@ -174,9 +192,9 @@ class WebSocket:
             raise ConfigError(f"{address} needs a certificate", code="ws.no-certificate")
         host, port = endpoint(address)
         suffix = "".join(f"/{n}/{v}" if v else f"/{n}" for n, v in address.parts[2:] if n != "p2p")
-        paths = [part.value for part in address.parts if part.name == "http-path"]
+        paths = [_path(part.value) for part in address.parts if part.name == "http-path"]
         config = WebSocketConfig(
-            paths=frozenset("/" + unquote(path).lstrip("/") for path in paths) or frozenset({"/"}),
+            paths=frozenset(paths or ("/",)),
             header_bytes_max=self._config.header_bytes_max,
             handshake_seconds=self._config.handshake_seconds,
         )
@@ -212,9 +230,8 @@ class WebSocket:
                 await stream.send(answer)
         except TimeoutError:
             raise Reset("the WebSocket handshake took too long", code="ws.handshake-slow") from None
-        core = BinaryCore(self._config, client=False)
         here = None if local is None else local / suffix
-        return WsConn(stream, core, remote / suffix, here, shake.rest)
+        return WsConn(stream, self._config, remote / suffix, here, shake.rest, client=False)
 
     async def _refuse(self, stream: ByteStream, refusal: Refusal) -> None:
         if refusal.output:
@@ -256,5 +273,10 @@ class _WsRawListener:
 
 
 def _url(host: str, port: int, address: Multiaddr, secure: bool) -> str:
-    path = "/" + quote(unquote(address.get("http-path") or "").lstrip("/"))
+    path = _path(address.get("http-path") or "")
     return f"{'wss' if secure else 'ws'}://{tcp.spell_address((host, port))}{path}"
+
+
+def _path(value: str) -> str:
+    """The path in an address as both sides of a request spell it."""
+    return "/" + quote(unquote(value).lstrip("/"))

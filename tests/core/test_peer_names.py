@@ -213,6 +213,13 @@ def test_lenient_spellings_are_refused(text: str) -> None:
         Multiaddr(text)
 
 
+@pytest.mark.parametrize("rest", [b"\x03tmp", b"\x05/tmp/", b"\x01/", b"\x04/tmp\xa2\x02"])
+def test_a_socket_path_that_no_text_means_is_refused(rest: bytes) -> None:
+    with pytest.raises(Violation):
+        Multiaddr.from_bytes(b"\x90\x03" + rest)
+    assert str(Multiaddr.from_bytes(b"\x90\x03\x04/tmp")) == "/unix/tmp"
+
+
 def test_addresses_have_a_longest_form() -> None:
     name = "a" * 60 + "."
     longest = "/dns4/" + name * 4 + "com"

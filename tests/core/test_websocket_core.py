@@ -392,6 +392,16 @@ def test_calls_out_of_turn_are_misuse() -> None:
         core.send([b"x"])
 
 
+@pytest.mark.parametrize("code", [42, 1005, 1006, 2999, 5000])
+def test_a_close_code_that_nobody_may_send_is_misuse(code: int) -> None:
+    core, clock = opened()
+    with pytest.raises(Misuse) as caught:
+        core.close(code, "", clock.now())
+    assert caught.value.code == "ws.bad-close-code"
+    core.close(3000, "", clock.now())
+    assert output(core)
+
+
 def test_limits_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigError):
         WebSocketConfig(frame_bytes_max=0)

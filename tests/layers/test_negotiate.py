@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from air.base.env import Env
@@ -230,6 +231,57 @@ async def test_a_reader_and_a_writer_of_a_lazy_stream_may_start_together() -> No
         return got
 
     assert await gather(talk, serve) == [b"answer", b"request"]
+
+
+async def test_a_reader_of_a_lazy_stream_does_not_wait_for_a_writer_that_waits_for_it() -> None:
+    one, other = memory_pair(100)
+    lazy = lazily(one)
+
+    async def echo() -> None:
+        answered = await answer(other, ["/echo/1.0.0"], env=ENV)
+        while True:
+            await answered.stream.send(await answered.stream.receive())
+
+    async def take() -> int:
+        size = len(await read(lazy, 1000))
+        await lazy.aclose()
+        return size
+
+    # The writer is first, and has to wait for the peer, which has to wait for the reader.
+    results = await gather(lambda: lazy.send(bytes(1000)), take, echo)
+    assert results[:2] == [None, 1000]
+
+
+@pytest.mark.parametrize("room", [30, 1000])  # the proposal has 33 bytes
+@pytest.mark.parametrize("later", range(5))
+async def test_the_end_of_a_lazy_stream_does_not_overtake_the_proposal_of_its_reader(
+    later: int, room: int
+) -> None:
+    one, other = memory_pair(room)
+    lazy = lazily(one)
+
+    async def end() -> None:
+        for _ in range(later):  # whatever step the reader is at
+            await anyio.lowlevel.checkpoint()
+        await lazy.send_eof()
+
+    results = await gather(lambda: read(lazy, 7), end, lambda: greet(other))
+    assert results == [b"welcome", None, None]
+
+
+async def test_a_lazy_stream_is_closed_at_the_answer_although_somebody_reads() -> None:
+    one, other = memory_pair()
+    lazy = lazily(one)
+    await lazy.send(b"request")
+
+    async def serve() -> None:
+        await anyio.wait_all_tasks_blocked()
+        await answer(other, ["/echo/1.0.0"], env=ENV)
+
+    with anyio.fail_after(2):
+        _, read_last, _ = await gather(lazy.aclose, lazy.receive, serve)
+    assert isinstance(read_last, Closed)
+    assert lazy.confirmed
 
 
 async def test_a_proposal_that_was_cut_off_is_not_repeated_in_part() -> None:

@@ -17,6 +17,7 @@ from air.base.errors import Closed, Reset
 from air.transport.api import can_send_now
 from air.transport.loop_stream import LoopStream, adopt, connect, lighter
 from air.transport.tcp import TcpStream
+from air.transport.tcp_transport import socket_address
 
 pytestmark = pytest.mark.anyio
 
@@ -192,6 +193,18 @@ async def test_who_waits_learns_that_the_stream_was_closed_or_cut() -> None:
                     await stream.aclose()
             with pytest.raises(Reset):
                 await stream.send(b"x")
+
+
+async def test_a_stream_that_is_gone_can_still_be_asked_and_ended() -> None:
+    async with joined() as (stream, _, far):
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        with pytest.raises(Reset):
+            await stream.receive()
+        await stream.send_eof()
+        await stream.aclose()
+        await stream.send_eof()
+        assert socket_address(stream) is None
 
 
 async def test_bytes_leave_at_once_while_nothing_else_waits_to_leave() -> None:

@@ -173,6 +173,17 @@ async def test_a_big_file_goes_in_pieces_and_whole_through_a_socket(site: Path) 
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.anyio
+async def test_a_link_that_takes_the_place_of_a_file_is_not_followed(site: Path) -> None:
+    (site / "big.bin").write_bytes(bytes(1_000_000))
+    response = await get(StaticFiles(site), "/big.bin")
+    assert not isinstance(response.body, bytes)
+    (site / "big.bin").unlink()
+    (site / "big.bin").symlink_to(site.parent / "outside.txt")
+    with pytest.raises(OSError):
+        _ = [piece async for piece in response.body]
+
+
 def test_a_root_that_is_no_directory_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         StaticFiles(tmp_path / "missing")

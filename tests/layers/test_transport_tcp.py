@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -10,6 +12,7 @@ from collections.abc import Callable
 
 import anyio
 import pytest
+from anyio.abc import SocketStream
 
 from air.base.errors import Closed, ConfigError, Denied, Reset, Unreachable
 from air.transport import tcp
@@ -137,6 +140,57 @@ async def test_connections_beyond_the_limit_wait_until_one_ends() -> None:
         await second.aclose()
         await third.aclose()
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_every_socket_of_a_full_listener_goes_on_when_there_is_room_again() -> None:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    for sock in sockets:
+        sock.setblocking(False)
+    listener = tcp.TcpListener(sockets, tcp.TcpConfig(connections_max=1))
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, echo)
+            first, second = listener.addresses
+            inside = await tcp.dial(*first)
+            await inside.send(b"x")
+            assert await inside.receive() == b"x"
+            await anyio.wait_all_tasks_blocked()
+
+            async def visit(stream: tcp.TcpStream) -> None:
+                await stream.send(b"y")
+                assert await stream.receive() == b"y"
+                await stream.aclose()
+
+            async with anyio.create_task_group() as visitors:
+                for place in (second, first):
+                    visitors.start_soon(visit, await tcp.dial(*place))
+                await inside.aclose()
+            last = await tcp.dial(*first)
+            await last.send(b"z")
+            assert await last.receive() == b"z"
+            listener.close()
+            await last.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_is_reset_at_once_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        reach = tcp.connect
+
+        async def connect(host: str, port: int) -> SocketStream:
+            stream = await reach(host, port)
+            accepted, _ = server.accept()
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted.close()
+            with pytest.raises(anyio.BrokenResourceError):
+                await stream.receive()
+            return stream
+
+        monkeypatch.setattr(tcp, "connect", connect)
+        with pytest.raises(Unreachable) as caught:
+            await tcp.dial(*server.getsockname())
+        assert caught.value.attempts[0][1] == "reset at once"
 
 
 @pytest.mark.anyio

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 from air.base.errors import Closed, ConfigError, Unreachable
 from air.transport import tcp
 from air.transport.http import HttpResponse, Request, plain
-from air.transport.tls import client_context, secure_client, server_context
+from air.transport.tls import client_context, secure_client, secure_server, server_context
 from air.transport.websocket import WebSocketConfig, WebSocketConn, WebSocketListener, dial_websocket
 
 
@@ -98,6 +101,57 @@ async def test_a_silent_or_plain_peer_does_not_hold_up_others(certificate: tuple
                 await anyio.sleep(0.005)
         assert listener.counters.get("ws_refused", "tls.handshake-slow") == 1
         assert listener.counters.get("ws_refused", "tls.handshake") == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="only its client can be told to ask for new keys")
+async def test_a_peer_may_ask_for_new_keys_while_it_is_written_to(certificate: tuple[Path, Path]) -> None:
+    got: list[bytes | BaseException] = []
+    done = anyio.Event()
+
+    async def serve(stream: tcp.TcpStream) -> None:
+        stream = await secure_server(stream, server_context(*certificate), timeout=5)
+
+        async def write() -> None:
+            while True:  # at work all the time
+                await stream.send(bytes(16 * 1024 * 1024))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            try:
+                got.append(await stream.receive())
+            except Exception as error:
+                got.append(error)
+            done.set()
+            tasks.cancel_scope.cancel()
+
+    async with tcp.TcpListener.bind("127.0.0.1", 0) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        where = tcp.spell_address(listener.addresses[0])
+        command = ["openssl", "s_client", "-tls1_3", "-connect", where]
+        async with await anyio.open_process(command, stderr=subprocess.DEVNULL) as client:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            output = client.stdout
+            while b"\0" * 1024 not in await output.receive():
+                pass
+
+            async def drain() -> None:
+                async for _ in output:
+                    pass
+
+            async with anyio.create_task_group() as reading:
+                reading.start_soon(drain)
+                # K is its word for: send new keys, and ask for some. It drops the rest of the read.
+                with anyio.move_on_after(10):
+                    for word in itertools.chain([b"K\n"] * 3, itertools.repeat(b"hello\n")):
+                        if done.is_set():
+                            break
+                        await client.stdin.send(word)
+                        await anyio.sleep(0.05)
+                client.kill()
+        tasks.cancel_scope.cancel()
+    assert [isinstance(one, bytes) and one[:6] for one in got] == [b"hello\n"]
 
 
 @pytest.mark.anyio

@@ -11,10 +11,18 @@ import anyio
 import pytest
 from websockets.utils import accept_key
 
+from air.base.clock import SystemClock
 from air.base.errors import Closed, Reset, Unreachable
 from air.transport import tcp
 from air.transport.http import HttpResponse, Request, plain
-from air.transport.websocket import WebSocketConfig, WebSocketConn, WebSocketListener, dial_websocket
+from air.transport.memory import memory_pair
+from air.transport.websocket import (
+    WebSocketConfig,
+    WebSocketConn,
+    WebSocketCore,
+    WebSocketListener,
+    dial_websocket,
+)
 
 ASK = (
     b"GET /gun HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -499,6 +507,34 @@ async def test_aclose_ends_a_reader_in_another_task() -> None:
                 await conn.aclose(1000, "done")
         assert codes == ["link.closed"]
         assert (conn.close_code, conn.close_reason) == (1000, "done")
+
+
+@pytest.mark.anyio
+async def test_closing_a_dialled_connection_takes_no_longer_because_the_server_pings() -> None:
+    clock = SystemClock()
+    config = WebSocketConfig(close_seconds=0.1, write_seconds=5)
+    near, far = memory_pair(500)
+    client = WebSocketCore(config, clock.now(), url="ws://here/gun")
+    conn = WebSocketConn(near, client, config, clock, "here", attend=None)
+    server = WebSocketCore(config, clock.now())
+
+    async def flood() -> None:
+        while not server.receive(await far.receive(), clock.now()):
+            pass
+        server.accept(clock.now())
+        await far.send(b"".join(server.take_output()))
+        try:
+            while True:  # and reads nothing
+                await far.send(b"\x89\x7d" + bytes(125))
+        except Closed:
+            return
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(flood)
+        await conn.handshake()
+        began = anyio.current_time()
+        await conn.aclose()
+        assert anyio.current_time() - began < 2  # a time limit would not reach it: closing is shielded
 
 
 @pytest.mark.anyio

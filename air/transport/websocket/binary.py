@@ -31,6 +31,8 @@ class BinaryConfig:
     """Longest head of a request or answer."""
     handshake_seconds: float = 10.0
     """From the TCP connection to the upgrade, TLS included."""
+    answer_seconds: float = 5.0
+    """How long the peer may take nothing of our pongs before it is cut (``ws.slow-reader``)."""
     pending_bytes_max: int = 64 * KIB
     """Pongs waiting behind a write; a peer that makes us owe more is cut (``ws.ping-flood``)."""
 
@@ -70,8 +72,12 @@ class BinaryCore:
 
     def receive_eof(self) -> None:
         """The stream below has ended."""
+        self.abort("the stream ended without a goodbye")
+
+    def abort(self, reason: str, code: str | None = None) -> None:
+        """The stream below is good for nothing any more."""
         if self.ended is None:
-            self.ended = Reset("the stream ended without a goodbye")
+            self.ended = Reset(reason, code=code)
 
     def send(self, data: bytes) -> None:
         """Queue ``data``. Raises how the connection ended."""
@@ -103,8 +109,7 @@ class BinaryCore:
     def close(self) -> None:
         """Say goodbye and take nothing more."""
         self.finish()
-        if self.ended is None:
-            self.ended = Reset("the connection was closed on this side")
+        self.abort("the connection was closed on this side")
 
     @property
     def has_output(self) -> bool:

@@ -120,7 +120,10 @@ class WebSocketConn:
         await self._write()
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """Say goodbye, wait ``close_seconds`` at most for the answer, close. Shielded; may be repeated."""
+        """Say goodbye, wait ``close_seconds`` at most for the answer, close. Shielded; may be repeated.
+
+        Raises Misuse ``ws.bad-close-code``, and closes all the same, for a ``code`` that nobody may send.
+        """
         if self._closed:
             return
         self._closed = True
@@ -239,8 +242,7 @@ class WebSocketConn:
         reader does not write them itself if it can help it."""
         if self._attend is None:
             if self._writing_since is None:
-                with anyio.CancelScope(shield=True):
-                    await self.tend()
+                await self._tend_whole()
         elif self._writing_since is None and not self._attended:
             self._attended = True
             self._attend(self)
@@ -258,9 +260,13 @@ class WebSocketConn:
         with anyio.move_on_after(max(0.0, deadline - self._clock.now().monotonic)):
             data = await self._stream.receive(self._config.receive_bytes)
         if not data:
-            with anyio.CancelScope(shield=True):
-                await self.tend()
+            await self._tend_whole()
         return data
+
+    async def _tend_whole(self) -> None:
+        """``tend`` for the reader, who may be cancelled half-way when only the goodbye is still to be had."""
+        with anyio.CancelScope(shield=not self._closed):
+            await self.tend()
 
     def _keep_early(self, events: Sequence[Event]) -> None:
         self._early += [event.data for event in events if isinstance(event, Text)]

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from websockets.exceptions import PayloadTooBig
-from websockets.frames import Frame, Opcode
+from websockets.frames import EXTERNAL_CLOSE_CODES, Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from air.base.clock import Now
@@ -261,6 +261,8 @@ class WebSocketCore:
         """Say goodbye; the peer has ``close_seconds`` to answer. A connection that is not open just ends."""
         if self._phase is _Phase.OPEN:
             assert self._protocol is not None
+            if close_code not in EXTERNAL_CLOSE_CODES and not 3000 <= close_code < 5000:
+                raise Misuse(f"{close_code} is no close code to send", code="ws.bad-close-code")
             # A close frame holds 125 bytes, 2 of them the code.
             self._protocol.send_close(close_code, reason.encode()[:123].decode(errors="ignore"))
             self._out += self._protocol.data_to_send()
