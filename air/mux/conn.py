@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
 from air.base.env import Env
-from air.base.errors import AirError, Closed, Misuse, Reset
+from air.base.errors import AirError, ConfigError, Misuse, Reset
 from air.mux.api import Priority, ResetCode
 from air.mux.events import Cut, Data, Event, MuxCore, Opened
 from air.mux.stream import CoreStream
@@ -19,19 +21,27 @@ __all__ = ["ConnConfig", "CoreConn"]
 _CUT = (AirError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 """How a byte stream says that it is over: ours by AirError, anyio's own streams in their words."""
 
+_SLOW_BYTES: Final = 16 * 1024
+"""What a slow line gets in one piece, give or take a frame."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConnConfig:
-    """How a connection treats the stream below it."""
+    """How a connection treats the stream below it. Every value is greater than 0."""
 
     receive_bytes: int = 256 * 1024
     """What is read at most in one piece."""
     write_bytes: int = 256 * 1024
-    """What is written in one piece, give or take a frame. Urgent data waits for one such piece."""
+    """What is written in one piece, give or take a frame; less on a slow line. Urgent data waits for it."""
     write_seconds: float = 10.0
-    """How long the peer may take nothing of a piece before it is cut; looked at when a deadline passes."""
+    """How long a piece may take to be written before the peer is cut; looked at when a deadline passes."""
     close_seconds: float = 3.0
     """How long a goodbye may take: to send what is queued, and again to see the peer's end."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)}")
 
 
 class CoreConn:
@@ -132,7 +142,13 @@ class CoreConn:
             await self._arrival.wait()
 
     async def aclose(self, code: int = 0) -> None:
-        if not self._closing:
+        if not 0 <= code < 2**32:
+            raise Misuse(f"a code from 0 to 2**32 - 1, not {code}")
+        patience = self._config.close_seconds
+        if self._closing:
+            # Somebody else may still wait for data to leave, before the goodbye.
+            patience *= 2
+        else:
             self._closing = True
             self._core.leave()
             with anyio.move_on_after(self._config.close_seconds, shield=True):
@@ -142,10 +158,9 @@ class CoreConn:
             self._core.go_away(code)
             self.stir()
         if self._scope is None:
-            with anyio.CancelScope(shield=True):
-                await self._stream.aclose()
+            await self._close_below()
             return
-        with anyio.move_on_after(self._config.close_seconds, shield=True):
+        with anyio.move_on_after(patience, shield=True):
             while not self._over:
                 await self._changed()
         self._scope.cancel()
@@ -155,9 +170,8 @@ class CoreConn:
         self._lose(Reset("the connection was cut on this side"))
         if self._scope is not None:
             self._scope.cancel()
-            return
-        with anyio.CancelScope(shield=True):
-            await self._stream.aclose()
+        else:
+            await self._close_below()
 
     async def run(self) -> None:
         if self._ran:
@@ -177,8 +191,7 @@ class CoreConn:
                 tasks.cancel_scope.cancel()
         finally:
             self._lose(Reset("the connection was cut on this side"))
-            with anyio.CancelScope(shield=True):
-                await self._stream.aclose()
+            await self._close_below()
             self._over = True
             self._note()
 
@@ -205,6 +218,7 @@ class CoreConn:
     def stir(self) -> None:
         """Look at what a call has changed: output for the writer, perhaps the end."""
         core = self._core
+        self._resume_reading()
         if self._output is not None and core.has_output and not (self._lone and self._write_now()):
             self._output.set()
             self._output = None
@@ -215,32 +229,32 @@ class CoreConn:
 
     def consumed(self, key: int, count: int) -> None:
         self._core.consume(key, count, self._clock.now())
-        if self._intake is not None and not self._core.stalled:
-            self._intake.set()
-            self._intake = None
         self.stir()
 
     @property
     def core(self) -> MuxCore:
         return self._core
 
-    def close_stream(self, key: int) -> None:
-        self._core.close(key, self._clock.now())
-        self.forget_stream(key)
+    def close_stream(self, stream: CoreStream) -> None:
+        if self._has_id(stream):
+            self._core.close(stream.id, self._clock.now())
+            self.forget_stream(stream)
+            self._rearm()
 
-    def reset_stream(self, key: int, code: ResetCode) -> None:
-        self._core.reset(key, code)
-        self.forget_stream(key)
+    def reset_stream(self, stream: CoreStream, code: ResetCode) -> None:
+        if self._has_id(stream):
+            self._core.reset(stream.id, code)
+            self.forget_stream(stream)
 
-    def forget_stream(self, key: int) -> None:
+    def forget_stream(self, stream: CoreStream) -> None:
         """Nobody is interested in the stream any more."""
-        stream = self.held.pop(key, None)
-        if stream is not None:
-            self.waiting.discard(stream)
-        if self._intake is not None and not self._core.stalled:
-            self._intake.set()
-            self._intake = None
+        self.held.pop(stream.id, None)
+        self.waiting.discard(stream)
         self.stir()
+
+    def _has_id(self, stream: CoreStream) -> bool:
+        """False when the peer has given the id to another stream, after this one was over on both sides."""
+        return self.held.get(stream.id, stream) is stream
 
     # The three tasks
 
@@ -265,21 +279,28 @@ class CoreConn:
 
     async def _write(self) -> None:
         core, clock, most = self._core, self._clock, self._config.write_bytes
+        # A line may be so slow that a large piece takes as long as a peer may that takes nothing. It gets
+        # small ones until it was quick with one, and whenever it was not.
+        slow, few = self._config.write_seconds / 10, min(most, _SLOW_BYTES)
+        limit = few
         # A secured connection copies each piece anyway when it encrypts: to join them first is one copy more.
         send = sender(self._stream)
         try:
             while True:
-                pieces = core.take_output(most)
+                pieces = core.take_output(limit)
+                self._resume_reading()
                 if self.waiting:
                     self._wake_senders()
                 if pieces:
-                    self._writing_since = clock.now().monotonic
+                    full = core.has_output
+                    since = self._writing_since = clock.now().monotonic
                     await send(pieces)
                     self._writing_since = None
+                    if clock.now().monotonic - since > slow:
+                        limit = few
+                    elif full:
+                        limit = most
                     continue
-                if self._intake is not None and not core.stalled:
-                    self._intake.set()
-                    self._intake = None
                 self._note()
                 if core.ended is not None:
                     self._end(core.ended)
@@ -360,6 +381,8 @@ class CoreConn:
                     stream.finished()
         self.stir()
         self._rearm()
+        # Whoever closes waits for data to leave, and that of a stream that was cut need not any more.
+        self._note()
 
     def _rearm(self) -> None:
         """Have the task of the deadlines look again if one is earlier than it thinks."""
@@ -390,6 +413,11 @@ class CoreConn:
         self._output = self._intake = self._alarm = self._arrival = self._place = None
         self._note()
 
+    def _resume_reading(self) -> None:
+        if self._intake is not None and not self._core.stalled:
+            self._intake.set()
+            self._intake = None
+
     def _wake_senders(self) -> None:
         for stream in [stream for stream in self.waiting if self._core.room(stream.id)]:
             self.waiting.discard(stream)
@@ -399,14 +427,17 @@ class CoreConn:
         try:
             if not self._core.may_open():
                 return
-        except Closed:
-            pass
         except AirError:
             # Whoever waits learns it in its own task.
             pass
         if self._place is not None:
             self._place.set()
             self._place = None
+
+    async def _close_below(self) -> None:
+        # anyio's TLS says in its aclose that the peer has gone; it is closed all the same.
+        with anyio.CancelScope(shield=True), suppress(*_CUT):
+            await self._stream.aclose()
 
     async def _changed(self) -> None:
         if self._change is None:

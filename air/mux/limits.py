@@ -31,7 +31,7 @@ class MuxLimits:
     linger_seconds: float = 60.0
     """How long a stream that was closed here waits for its data to leave and for the peer's end."""
     resets_burst: int = 1000
-    """Streams that a peer may open and reset in a row."""
+    """Streams that a peer may open in a row and reset, or have reset for a fault of its own."""
     resets_per_second: float = 100.0
     """And how fast that allowance comes back."""
     control_bytes_max: int = 64 * KIB

@@ -63,7 +63,7 @@ class CoreStream:
         data = self._inbox.take(max_bytes)
         self._conn.consumed(self.id, len(data))
         if self._eof and self._eof_sent and not self._inbox.size:
-            self._conn.forget_stream(self.id)
+            self._conn.forget_stream(self)
         return data
 
     async def send(self, data: bytes, /) -> None:
@@ -92,9 +92,11 @@ class CoreStream:
         if self._eof_sent or self._error is not None:
             return
         self._eof_sent = True
+        # A task in send has come too late, and may not be told of room any more.
+        self.has_room()
         self._conn.core.send_eof(self.id)
         if self._eof and not self._inbox.size:
-            self._conn.forget_stream(self.id)
+            self._conn.forget_stream(self)
         else:
             self._conn.stir()
 
@@ -103,7 +105,7 @@ class CoreStream:
 
     async def aclose(self) -> None:
         if self._error is None:
-            self._conn.close_stream(self.id)
+            self._conn.close_stream(self)
         self.cut(Reset("the stream was closed on this side"))
 
     # For the connection
@@ -119,7 +121,7 @@ class CoreStream:
         self._eof = True
         self._wake()
         if self._eof_sent and not self._inbox.size:
-            self._conn.forget_stream(self.id)
+            self._conn.forget_stream(self)
 
     def cut(self, error: AirError) -> None:
         """The stream is gone, and with it what was not read."""
@@ -146,7 +148,7 @@ class CoreStream:
 
     def _end(self, code: ResetCode) -> None:
         if self._error is None:
-            self._conn.reset_stream(self.id, code)
+            self._conn.reset_stream(self, code)
         self.cut(Reset("the stream was reset on this side", code=code.error_code))
 
     def _wake(self) -> None:

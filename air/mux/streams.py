@@ -194,15 +194,19 @@ class Streams(ABC, Generic[S]):
                 self._events.append(Eof(stream.key))
             self._settle(stream)
 
-    def _cut(self, stream: S, code: ResetCode, error: AirError) -> None:
+    def _cut(self, stream: S, code: ResetCode, error: AirError, now: Now) -> None:
         """Reset one stream because the peer broke a rule on it."""
         self.reset(stream.key, code)
         self._events.append(Cut(stream.key, error))
+        self._count_cut(stream, now)
 
     def _cut_by_peer(self, stream: S, code: ResetCode, now: Now) -> None:
         self._forget(stream)
         self._events.append(Cut(stream.key, Reset("the peer reset the stream", code=code.error_code)))
-        # To open and reset costs the peer nothing and us a handler each time.
+        self._count_cut(stream, now)
+
+    def _count_cut(self, stream: S, now: Now) -> None:
+        # To open a stream and have it cut costs the peer nothing and us a handler each time.
         if not stream.mine and not self._resets.take(now.monotonic):
             raise LimitReached("streams opened and reset too fast", code=f"{self._name}.resets")
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import anyio
 
 from air.base.errors import Closed, LimitReached, Misuse, Reset
-from air.mux.api import MuxedConn, MuxedStream
+from air.mux.api import MuxedConn, MuxedStream, Priority
 
 __all__ = ["SCENES", "Scene", "echo_all", "read_exactly"]
 
@@ -34,7 +35,7 @@ async def _read_all(stream: MuxedStream, max_bytes: int = 65536) -> bytes:
             raise
         except Closed:
             return b"".join(parts)
-        assert parts[-1], "receive returned nothing"
+        assert parts[-1], "receive returned nothing, where the end is told by Closed"
         assert len(parts[-1]) <= max_bytes, "receive returned more than was asked for"
 
 
@@ -42,6 +43,7 @@ async def read_exactly(stream: MuxedStream, size: int) -> bytes:
     parts, missing = [], size
     while missing:
         parts.append(await stream.receive(min(missing, 65536)))
+        assert parts[-1], "receive returned nothing, where the end is told by Closed"
         missing -= len(parts[-1])
     return b"".join(parts)
 
@@ -49,7 +51,9 @@ async def read_exactly(stream: MuxedStream, size: int) -> bytes:
 async def _echo(stream: MuxedStream) -> None:
     try:
         while True:
-            await stream.send(await stream.receive(65536))
+            data = await stream.receive(65536)
+            assert data, "receive returned nothing, where the end is told by Closed"
+            await stream.send(data)
     except Closed:
         await stream.send_eof()
     await stream.aclose()
@@ -185,6 +189,35 @@ async def half_close_leaves_the_other_half(a: MuxedConn, b: MuxedConn) -> None:
     await far.aclose()
 
 
+async def what_has_ended_is_forgotten(a: MuxedConn, b: MuxedConn) -> None:
+    """Streams open at a time have different ids; once both sides have ended one, it counts no more."""
+    opened: list[MuxedStream] = []
+    accepted: list[MuxedStream] = []
+    for opener, accepter in ((a, b), (b, a)) * 10:
+        near, far = await _pair_of_streams(opener, accepter)
+        near.priority = Priority.BULK
+        opened += [near, far]
+        accepted.append(far)
+    mine = [stream for stream in opened if stream not in accepted]
+    for conn, streams in ((a, mine[::2] + accepted[1::2]), (b, mine[1::2] + accepted[::2])):
+        assert len({stream.id for stream in streams}) == 20, "two open streams have the same id"
+        assert conn.streams == 20, f"{conn.streams} streams are counted, and 20 are open"
+    for number, stream in enumerate(opened):
+        if number % 8 == 0:
+            await stream.reset()
+        else:
+            await stream.send_eof()
+    for stream in opened:
+        with suppress(Reset):
+            await _read_all(stream)
+        await stream.aclose()
+    for _ in range(1000):
+        if not a.streams and not b.streams:
+            break
+        await anyio.sleep(0.005)
+    assert a.streams == b.streams == 0, f"all is closed, and {a.streams} and {b.streams} streams are counted"
+
+
 async def resets_are_seen(a: MuxedConn, b: MuxedConn) -> None:
     """By both sides, in both directions, by readers that wait, and by nobody else."""
     other_near, other_far = await _pair_of_streams(a, b)
@@ -234,6 +267,33 @@ async def a_stream_that_nobody_reads_stops_only_itself(a: MuxedConn, b: MuxedCon
         tasks.cancel_scope.cancel()
     await near.reset()
     assert sent < limit, "nobody read, and yet everything was taken"
+
+
+async def both_sides_may_leave_a_stream_unread(a: MuxedConn, b: MuxedConn) -> None:
+    """And still use others: neither waits for the other to read first."""
+    stuck = [(await _pair_of_streams(opener, other))[0] for opener, other in ((a, b), (b, a))]
+
+    async def fill(stream: MuxedStream) -> None:
+        try:
+            for _ in range(128 * 16):
+                await stream.send(bytes(65_536))
+        except Reset:
+            # As above.
+            return
+
+    async with anyio.create_task_group() as tasks:
+        for stream in stuck:
+            tasks.start_soon(fill, stream)
+        await anyio.wait_all_tasks_blocked()
+        for opener, other in ((a, b), (b, a)):
+            near, far = await _pair_of_streams(opener, other)
+            await far.send(b"!")
+            assert await near.receive() == b"!"
+            await near.aclose()
+            await far.aclose()
+        tasks.cancel_scope.cancel()
+    for stream in stuck:
+        await stream.reset()
 
 
 async def four_mebibytes_go_each_way(a: MuxedConn, b: MuxedConn) -> None:
@@ -381,8 +441,10 @@ SCENES: Final[tuple[Scene, ...]] = (
     receive_gives_at_most_what_was_asked_for,
     a_hundred_streams_echo_at_once,
     half_close_leaves_the_other_half,
+    what_has_ended_is_forgotten,
     resets_are_seen,
     a_stream_that_nobody_reads_stops_only_itself,
+    both_sides_may_leave_a_stream_unread,
     four_mebibytes_go_each_way,
     close_sends_what_was_accepted,
     streams_have_a_ceiling,

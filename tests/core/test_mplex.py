@@ -159,10 +159,31 @@ def test_unread_data_of_all_streams_is_bounded_too() -> None:
     assert not side.core.stalled
 
 
+def test_a_stream_that_another_one_crowded_out_is_not_reset_with_it() -> None:
+    side = Side(MplexConfig(unread_bytes_max=1000, unread_total_bytes_max=1800, stall_seconds=5))
+    for id, size in ((0, 1500), (1, 400)):
+        side.hear(frame(id, Flag.NEW), frame(id, Flag.MESSAGE_INITIATOR, bytes(size)))
+    side.clock.advance(5)
+    assert [event.key for event in side.core.tick(side.clock.now())] == [0]
+    assert not side.core.stalled
+    assert side.core.streams == 1
+
+
 def test_streams_opened_and_reset_without_end_are_a_flood() -> None:
     side = Side()
     for id in range(1001):
         side.hear(frame(id, Flag.NEW), frame(id, Flag.RESET_INITIATOR))
+    assert isinstance(side.core.ended, LimitReached)
+    assert side.core.ended.code == "mplex.resets"
+
+
+def test_streams_opened_and_cut_for_a_fault_are_a_flood_too() -> None:
+    side = Side()
+    for id in range(1001):
+        assert side.core.ended is None
+        side.hear(
+            frame(id, Flag.NEW), frame(id, Flag.CLOSE_INITIATOR), frame(id, Flag.MESSAGE_INITIATOR, b"x")
+        )
     assert isinstance(side.core.ended, LimitReached)
     assert side.core.ended.code == "mplex.resets"
 

@@ -589,6 +589,16 @@ def test_streams_opened_and_reset_without_end_are_a_flood() -> None:
     assert side.output()[-1] == Header(0, GO_AWAY, 0, 0, 0x1002)
 
 
+def test_streams_opened_and_cut_for_a_fault_are_a_flood_too() -> None:
+    side = Side()
+    for id in range(1, 2001, 2):
+        side.hear(frame(WINDOW_UPDATE, SYN | FIN, id, 0), data(id, b"x"))
+    assert side.core.ended is None
+    side.hear(frame(WINDOW_UPDATE, SYN | FIN, 1, 0), data(1, b"x"))
+    assert isinstance(side.core.ended, LimitReached)
+    assert side.core.ended.code == "yamux.resets"
+
+
 def test_a_hundred_resets_a_second_are_no_flood() -> None:
     side = Side()
     for id in range(1, 6001, 2):

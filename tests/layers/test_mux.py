@@ -11,12 +11,14 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import SocketAttribute
 
+from air.base.clock import ManualClock
 from air.base.env import Env
-from air.base.errors import Closed, Misuse, Reset, Violation
+from air.base.errors import Closed, ConfigError, Misuse, Reset, Violation
 from air.mux.api import MuxedStream, Muxer, Priority, ResetCode
 from air.mux.conn import ConnConfig, CoreConn
 from air.mux.mplex.config import MplexConfig
 from air.mux.mplex.conn import Mplex
+from air.mux.stream import CoreStream
 from air.mux.yamux.config import YamuxConfig
 from air.mux.yamux.conn import Yamux
 from air.mux.yamux.frame import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, encode_header
@@ -66,6 +68,19 @@ async def test_over_memory(muxer: str, check: str) -> None:
 @pytest.mark.parametrize("muxer", ["yamux", "mplex"])
 async def test_over_tcp(muxer: str, check: str) -> None:
     await check_muxer(MUXERS[muxer], tcp, only=check, seconds=20)
+
+
+async def test_a_failed_check_says_which_and_what() -> None:
+    class Wrong(Mplex):
+        """Its two sides do not speak the same protocol."""
+
+        def wrap(self, conn: ByteStream, /, *, dialer: bool, env: Env) -> CoreConn:
+            return (Yamux() if dialer else Mplex()).wrap(conn, dialer=dialer, env=env)
+
+    with pytest.raises(AssertionError, match="streams_go_both_ways, the dialling side first: "):
+        await check_muxer(Wrong(), memory, only="streams_go_both_ways")
+    with pytest.raises(Misuse):
+        await check_muxer(Yamux(), memory, only="no_such_check")
 
 
 # What the suite cannot see from outside
@@ -259,6 +274,200 @@ async def test_a_fault_of_the_layer_below_is_how_the_connection_ends() -> None:
             await far.aclose()
     assert conn.error is not None
     assert conn.error.code == "noise.decrypt"
+
+
+async def test_an_id_that_the_peer_gives_out_again_leaves_the_old_stream_behind() -> None:
+    for end in (CoreStream.aclose, CoreStream.reset):
+        async with beside_raw_bytes(Yamux()) as (conn, peer):
+            await peer.send(encode_header(0, DATA, SYN | FIN, 1, 0))
+            old = await conn.accept()
+            assert await read_to_the_end(old) == b""
+            await old.send_eof()
+            await anyio.wait_all_tasks_blocked()
+            await peer.send(encode_header(0, DATA, SYN, 1, 3) + b"new")
+            new = await conn.accept()
+            await end(old)
+            await peer.send(encode_header(0, DATA, FIN, 1, 5) + b" life")
+            assert await read_to_the_end(new) == b"new life"
+
+
+async def test_an_end_wakes_a_send_that_waits_for_room() -> None:
+    async with beside_raw_bytes(Yamux(YamuxConfig(send_buffer_bytes=1000))) as (conn, peer):
+        await peer.send(encode_header(0, DATA, SYN | FIN, 1, 0))
+        stream = await conn.accept()
+        assert await read_to_the_end(stream) == b""
+        with anyio.move_on_after(0.1):
+            while True:
+                await stream.send(bytes(1000))
+        async with anyio.create_task_group() as tasks:
+
+            async def send() -> None:
+                with pytest.raises(Misuse):
+                    await stream.send(b"late")
+
+            tasks.start_soon(send)
+            await anyio.wait_all_tasks_blocked()
+            await stream.send_eof()
+
+
+async def test_a_close_does_not_wait_for_data_that_the_peer_does_not_want() -> None:
+    muxer = Yamux(conn_config=ConnConfig(close_seconds=5))
+    async with beside_raw_bytes(muxer) as (conn, peer):
+        await peer.send(OPEN)
+        stream = await conn.accept()
+        await stream.send(bytes(256 * 1024))
+        await stream.send(b"no credit is left for this")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conn.aclose)
+            await anyio.wait_all_tasks_blocked()
+            await peer.send(encode_header(0, WINDOW_UPDATE, RST, 1, 0))
+            with anyio.fail_after(2):
+                assert (await read_to_the_end(peer)).endswith(encode_header(0, GO_AWAY, 0, 0, 0))
+                await peer.aclose()
+
+
+async def test_a_second_close_does_not_cut_the_first_one_short() -> None:
+    gates = [anyio.Event(), anyio.Event()]
+
+    class Gated(MemoryStream):
+        """The next write is over when the next gate opens."""
+
+        async def send(self, data: bytes, /) -> None:
+            if gates:
+                await gates[0].wait()
+                del gates[0]
+            await super().send(data)
+
+    near, far = memory_pair()
+    conn = Yamux(YamuxConfig(frame_bytes=1000), ConnConfig(write_bytes=1000, close_seconds=0.5)).wrap(
+        Gated(near._in, near._out), dialer=False, env=Env()
+    )
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conn.run)
+            await far.send(OPEN)
+            stream = await conn.accept()
+            await stream.send(bytes(1000))
+            for _ in range(2):
+                tasks.start_soon(conn.aclose)
+            for gate in list(gates):
+                await anyio.sleep(0.3)
+                gate.set()
+            heard = await read_to_the_end(far)
+            assert heard.endswith(encode_header(0, GO_AWAY, 0, 0, 0))
+            assert encode_header(0, DATA, 0, 1, 1000) in heard
+            await far.aclose()
+
+
+async def test_a_stream_below_that_fails_at_its_close_is_closed_all_the_same() -> None:
+    class Failing(MemoryStream):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise anyio.BrokenResourceError
+
+    for before in (False, True):
+        near, far = memory_pair()
+        conn = Yamux().wrap(Failing(near._in, near._out), dialer=True, env=Env())
+        async with anyio.create_task_group() as tasks:
+            if not before:
+                tasks.start_soon(conn.run)
+                await anyio.wait_all_tasks_blocked()
+                await far.aclose()
+            with anyio.fail_after(ConnConfig().close_seconds / 2):
+                await conn.aclose()
+                await conn.abort()
+        assert conn.error is not None
+
+
+async def test_a_code_that_no_frame_can_carry_is_refused_and_the_connection_goes_on() -> None:
+    async with beside_raw_bytes(Yamux()) as (conn, peer):
+        for code in (-1, 2**32):
+            with pytest.raises(Misuse):
+                await conn.aclose(code)
+        await peer.send(OPEN)
+        await conn.accept()
+
+
+async def test_a_stream_that_was_closed_here_is_reset_in_time() -> None:
+    """Also when no deadline of the connection comes before."""
+    async with beside_raw_bytes(Mplex(MplexConfig(linger_seconds=0.1))) as (conn, peer):
+        await peer.send(bytes.fromhex("0000"))
+        await (await conn.accept()).aclose()
+        with anyio.fail_after(2):
+            assert await peer.receive() == bytes.fromhex("0300")
+            assert await peer.receive() == bytes.fromhex("0500")
+
+
+async def test_a_slow_line_gets_small_pieces_and_a_fast_one_large_pieces() -> None:
+    """Else a piece would take longer than a peer may that takes nothing, and a ping would wait for it."""
+    clock = ManualClock()
+    speed, sizes = 20_000.0, list[int]()
+
+    class Line(MemoryStream):
+        async def send(self, data: bytes, /) -> None:
+            sizes.append(len(data))
+            await super().send(data)
+            clock.advance(len(data) / speed)
+
+    near, far = memory_pair()
+    muxer = Yamux(YamuxConfig(answer_seconds=1e9))
+    conn = muxer.wrap(Line(near._in, near._out), dialer=False, env=Env(clock))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conn.run)
+            await far.send(encode_header(0, WINDOW_UPDATE, SYN, 1, 2**30))
+            stream = await conn.accept()
+            tasks.start_soon(read_to_the_end, far)
+
+            async def carry(bytes_per_second: float) -> list[int]:
+                nonlocal speed
+                speed = bytes_per_second
+                sizes.clear()
+                for _ in range(8):
+                    await stream.send(bytes(256 * 1024))
+                await anyio.wait_all_tasks_blocked()
+                return sizes
+
+            assert max(await carry(20_000)) < 20_000 * ConnConfig().write_seconds
+            assert max(await carry(100e6)) > 200 * 1024
+            # That a line has become slow shows in the first piece.
+            assert max((await carry(20_000))[1:]) < 20_000 * ConnConfig().write_seconds
+            tasks.cancel_scope.cancel()
+
+
+async def test_reading_goes_on_although_the_writer_never_rests() -> None:
+    """mplex has no credit that would run out while nothing is read."""
+    muxer = Mplex(MplexConfig(inbound_max=2, control_bytes_max=1000))
+    async with beside_raw_bytes(muxer, 1000) as (conn, peer):
+        await peer.send(bytes.fromhex("0000" + "0800"))
+        one, two = await conn.accept(), await conn.accept()
+
+        async def fill(stream: MuxedStream) -> None:
+            while True:
+                await stream.send(bytes(65_536))
+
+        async def take() -> None:
+            while True:
+                await peer.receive()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fill, one)
+            tasks.start_soon(fill, two)
+            # Streams that are refused, until the answers are too many.
+            with anyio.move_on_after(0.2):
+                while True:
+                    await peer.send(bytes.fromhex("1000") * 500)
+            assert "reader waits for readers" in next(conn.tell_state())
+            tasks.start_soon(take)
+            await peer.send(bytes.fromhex("0201") + b"!")
+            assert await one.receive() == b"!"
+            tasks.cancel_scope.cancel()
+
+
+def test_times_and_sizes_that_cannot_work_are_refused() -> None:
+    for bad in ({"receive_bytes": 0}, {"write_bytes": 0}, {"write_seconds": -1.0}, {"close_seconds": 0}):
+        with pytest.raises(ConfigError):
+            ConnConfig(**bad)  # type: ignore[arg-type]
 
 
 async def test_urgent_streams_overtake_a_bulk_transfer() -> None:

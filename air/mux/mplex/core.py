@@ -10,7 +10,7 @@ from typing import Final
 from air.base.clock import Now
 from air.base.errors import AirError, Closed, Reset, Violation
 from air.mux.api import Priority, ResetCode
-from air.mux.events import Data, Event
+from air.mux.events import Cut, Data, Event
 from air.mux.mplex.config import MplexConfig
 from air.mux.mplex.frame import Flag, encode_header, take_header
 from air.mux.streams import Streams, StreamState
@@ -102,8 +102,11 @@ class MplexCore(Streams[_Stream]):
         while self._opened and self._opened[0] + self._config.opens_seconds <= now.monotonic:
             del self._opened[0]
         for key in [key for key, due in self._congested.items() if due <= now.monotonic]:
-            error = Reset("it held up the other streams", code="mplex.stalled")
-            self._cut(self._streams[key], ResetCode.VIOLATION, error)
+            # The end of one may have made enough room for the others.
+            if key in self._congested:
+                self.reset(key, ResetCode.VIOLATION)
+                error = Reset("it held up the other streams", code="mplex.stalled")
+                self._events.append(Cut(key, error))
         self._reset_lingering(now)
         return self._events
 
@@ -143,7 +146,7 @@ class MplexCore(Streams[_Stream]):
             if flag <= Flag.MESSAGE_INITIATOR:
                 if stream.eof_received and length:
                     error = Reset("data after the end", code="mplex.data-after-close")
-                    self._cut(stream, ResetCode.VIOLATION, error)
+                    self._cut(stream, ResetCode.VIOLATION, error, now)
                 else:
                     self._body_of = stream
             elif flag <= Flag.CLOSE_INITIATOR:

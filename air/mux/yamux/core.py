@@ -174,11 +174,11 @@ class YamuxCore(Streams[Stream]):
             stream.flow.granted -= length
             if stream.eof_received:
                 error = Reset("data after the end", code="yamux.data-after-fin")
-                self._cut(stream, ResetCode.VIOLATION, error)
+                self._cut(stream, ResetCode.VIOLATION, error, self._now)
                 return None
             if self._unread + length > self._config.unread_bytes_max:
                 error = Reset("too much unread data on this connection", code="yamux.unread")
-                self._cut(stream, ResetCode.RESOURCE_LIMIT, error)
+                self._cut(stream, ResetCode.RESOURCE_LIMIT, error, self._now)
                 return None
         elif flags & FIN:
             self._finish(stream)
