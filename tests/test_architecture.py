@@ -41,9 +41,9 @@ FLOORS: dict[str, str] = {
 }
 
 DOORS: dict[str, str] = {
-    "anyio": "transport negotiate security mux swarm protocols dht store/worker sync/exchange sync/hub"
-    " sync/local sync/gun/session sync/native/session sync/native/carrier sync/repair/session sync/source"
-    " sync/opening sync/blocking node daemon testing",
+    "anyio": "base/waker transport negotiate security mux swarm protocols dht store/worker sync/exchange"
+    " sync/hub sync/local sync/gun/session sync/native/session sync/native/carrier sync/repair/session"
+    " sync/source sync/opening sync/blocking node daemon testing",
     "apsw": "store/file store/refusal",
     "Cryptodome": "security/psk",
     "cryptography": "base/keys base/public_key base/private_key security/noise security/tls",

@@ -103,7 +103,7 @@ class MuxedConn(Protocol):
         ...
 
     async def accept(self) -> MuxedStream:
-        """The next stream that the peer opened. A cancelled call loses none.
+        """The next stream that the peer opened; one task at a time. A cancelled call loses none.
 
         Raises Closed when the connection ended in good order, Reset or Violation when it did not.
         """

@@ -11,6 +11,7 @@ import anyio
 
 from air.base.env import Env
 from air.base.errors import AirError, ConfigError, Misuse, Reset
+from air.base.waker import Waker
 from air.mux.api import Priority, ResetCode
 from air.mux.events import Cut, Data, Event, MuxCore, Opened
 from air.mux.stream import CoreStream
@@ -94,11 +95,11 @@ class CoreConn:
         """What was read last concerns one stream, and nothing was written at once since then."""
         self._writing_since: float | None = None
         self._target = 0.0
-        # Each is made by whoever waits, and set and thrown away by whoever has news.
-        self._output: anyio.Event | None = None
-        self._intake: anyio.Event | None = None
-        self._alarm: anyio.Event | None = None
-        self._arrival: anyio.Event | None = None
+        self._output = Waker()
+        self._intake = Waker()
+        self._alarm = Waker()
+        self._arrival = Waker()
+        # Many may wait for these: made by the first, set and thrown away by whoever has news.
         self._place: anyio.Event | None = None
         self._change: anyio.Event | None = None
 
@@ -137,8 +138,6 @@ class CoreConn:
                 return stream
             if self._error is not None:
                 raise type(self._error)(str(self._error), code=self._error.code)
-            if self._arrival is None:
-                self._arrival = anyio.Event()
             await self._arrival.wait()
 
     async def aclose(self, code: int = 0) -> None:
@@ -202,8 +201,8 @@ class CoreConn:
             "reading over": self._read_over,
             "writing over": self._write_over,
             "write under way": self._writing_since is not None,
-            "reader waits for readers": self._intake is not None,
-            "writer waits for output": self._output is not None,
+            "reader waits for readers": self._intake.waiting,
+            "writer waits for output": self._output.waiting,
             "stalled": core.stalled,
             "has output": core.has_output,
             "error": self._error,
@@ -219,9 +218,8 @@ class CoreConn:
         """Look at what a call has changed: output for the writer, perhaps the end."""
         core = self._core
         self._resume_reading()
-        if self._output is not None and core.has_output and not (self._lone and self._write_now()):
-            self._output.set()
-            self._output = None
+        if self._output.waiting and core.has_output and not (self._lone and self._write_now()):
+            self._output.wake()
         if core.ended is not None and self._error is None:
             self._end(core.ended)
         if self._place is not None:
@@ -263,8 +261,6 @@ class CoreConn:
         try:
             while True:
                 while core.stalled and core.ended is None:
-                    if self._intake is None:
-                        self._intake = anyio.Event()
                     await self._intake.wait()
                 data = await self._stream.receive(most)
                 # After the end it is only read so that the close is no reset.
@@ -305,8 +301,6 @@ class CoreConn:
                 if core.ended is not None:
                     self._end(core.ended)
                     break
-                if self._output is None:
-                    self._output = anyio.Event()
                 await self._output.wait()
             await self._stream.send_eof()
         except _CUT as error:
@@ -327,7 +321,6 @@ class CoreConn:
             self._target = now.monotonic + most if deadline is None else deadline
             if self._writing_since is not None:
                 self._target = min(self._target, self._writing_since + most)
-            self._alarm = anyio.Event()
             with anyio.move_on_after(max(0.0, self._target - now.monotonic)):
                 await self._alarm.wait()
             now = clock.now()
@@ -350,7 +343,7 @@ class CoreConn:
         stream.send_now(core.take_output(self._config.write_bytes))  # type: ignore[attr-defined]
         if self.waiting:
             self._wake_senders()
-        return not core.has_output and self._intake is None and self._change is None
+        return not core.has_output and not self._intake.waiting and self._change is None
 
     # What has happened
 
@@ -365,9 +358,7 @@ class CoreConn:
             elif type(event) is Opened:
                 stream = held[event.key] = CoreStream(self, event.key, Priority.INTERACTIVE, outbound=False)
                 self._inbound.append(stream)
-                if self._arrival is not None:
-                    self._arrival.set()
-                    self._arrival = None
+                self._arrival.wake()
             elif type(event) is Cut:
                 stream = held.pop(event.key, None)
                 if stream is not None:
@@ -386,11 +377,10 @@ class CoreConn:
 
     def _rearm(self) -> None:
         """Have the task of the deadlines look again if one is earlier than it thinks."""
-        if self._alarm is not None:
+        if self._alarm.waiting:
             deadline = self._core.deadline
             if deadline is not None and deadline < self._target:
-                self._alarm.set()
-                self._alarm = None
+                self._alarm.wake()
 
     def _lose(self, error: AirError | None) -> None:
         """The byte stream is over."""
@@ -407,16 +397,16 @@ class CoreConn:
             stream.ended(cut)
         self.held.clear()
         self.waiting.clear()
-        for event in (self._output, self._intake, self._alarm, self._arrival, self._place):
-            if event is not None:
-                event.set()
-        self._output = self._intake = self._alarm = self._arrival = self._place = None
+        for waker in (self._output, self._intake, self._alarm, self._arrival):
+            waker.wake()
+        if self._place is not None:
+            self._place.set()
+            self._place = None
         self._note()
 
     def _resume_reading(self) -> None:
-        if self._intake is not None and not self._core.stalled:
-            self._intake.set()
-            self._intake = None
+        if self._intake.waiting and not self._core.stalled:
+            self._intake.wake()
 
     def _wake_senders(self) -> None:
         for stream in [stream for stream in self.waiting if self._core.room(stream.id)]:

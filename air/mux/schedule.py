@@ -34,7 +34,7 @@ class Schedule(Generic[S]):
     Within a class senders take turns of one frame.
     """
 
-    __slots__ = ("_clocks", "_count", "_lines", "_time", "_weights")
+    __slots__ = ("_clocks", "_lines", "_time", "_weights", "count")
 
     def __init__(self, weights: Sequence[int] = WEIGHTS) -> None:
         self._weights = tuple(weights)
@@ -42,10 +42,8 @@ class Schedule(Generic[S]):
         self._lines: list[deque[S] | None] = [None] * len(self._weights)
         self._clocks = [0.0] * len(self._weights)
         self._time = 0.0
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        self.count = 0
+        """Senders in line."""
 
     def add(self, sender: S) -> None:
         """Put ``sender`` at the end of its class, unless it is in line already."""
@@ -58,11 +56,11 @@ class Schedule(Generic[S]):
         if not line and self._clocks[sender.priority] < self._time:
             self._clocks[sender.priority] = self._time
         line.append(sender)
-        self._count += 1
+        self.count += 1
 
     def next(self) -> S | None:
         """Take the sender whose turn it is out of the line; it is for the caller to add it again."""
-        if not self._count:
+        if not self.count:
             return None
         chosen = -1
         for index, line in enumerate(self._lines):
@@ -70,11 +68,11 @@ class Schedule(Generic[S]):
             if line and (chosen < 0 or self._clocks[index] < self._clocks[chosen]):
                 chosen = index
         self._time = self._clocks[chosen]
-        self._count -= 1
+        self.count -= 1
         line = self._lines[chosen]
         assert line is not None
         sender = line.popleft()
-        if not self._count:
+        if not self.count:
             self._lines = [None] * len(self._weights)
         sender.in_line = False
         return sender
@@ -88,4 +86,4 @@ class Schedule(Generic[S]):
             for sender in line or ():
                 sender.in_line = False
             self._lines[index] = None
-        self._count = 0
+        self.count = 0

@@ -26,7 +26,7 @@ class Sending(Generic[S]):
     @property
     def waiting(self) -> bool:
         """Whether some stream stands in line."""
-        return len(self._schedule) > 0
+        return self._schedule.count > 0
 
     def room(self, stream: S) -> bool:
         """Whether the stream may be given more. One that has nothing queued always may: so none is shut out

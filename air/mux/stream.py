@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anyio
-
 from air.base.errors import AirError, Closed, Misuse, Reset
+from air.base.waker import Waker
 from air.mux.api import Priority, ResetCode
 from air.mux.inbox import Inbox
 
@@ -37,8 +36,8 @@ class CoreStream:
         self._inbox = Inbox()
         self._eof = self._eof_sent = False
         self._error: AirError | None = None
-        self._news: anyio.Event | None = None
-        self._room: anyio.Event | None = None
+        self._news = Waker()
+        self._room = Waker()
 
     @property
     def priority(self) -> Priority:
@@ -57,8 +56,6 @@ class CoreStream:
                 raise Closed("the peer ended the stream")
             if self._error is not None:
                 raise self._again()
-            if self._news is None:
-                self._news = anyio.Event()
             await self._news.wait()
         data = self._inbox.take(max_bytes)
         self._conn.consumed(self.id, len(data))
@@ -112,9 +109,7 @@ class CoreStream:
 
     def arrived(self, data: bytes) -> None:
         self._inbox.put(data)
-        if self._news is not None:
-            self._news.set()
-            self._news = None
+        self._news.wake()
 
     def finished(self) -> None:
         """The peer sends nothing more."""
@@ -138,13 +133,11 @@ class CoreStream:
         self._wake()
 
     def tell_state(self) -> str:
-        waits = [name for name, event in (("data", self._news), ("room", self._room)) if event is not None]
+        waits = [name for name, event in (("data", self._news), ("room", self._room)) if event.waiting]
         return f"inbox {self._inbox.size}, waits for {' and '.join(waits) or 'nothing'}"
 
     def has_room(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None
+        self._room.wake()
 
     def _end(self, code: ResetCode) -> None:
         if self._error is None:
@@ -152,9 +145,7 @@ class CoreStream:
         self.cut(Reset("the stream was reset on this side", code=code.error_code))
 
     def _wake(self) -> None:
-        if self._news is not None:
-            self._news.set()
-            self._news = None
+        self._news.wake()
         self.has_room()
 
     async def _wait_room(self) -> None:
@@ -166,8 +157,6 @@ class CoreStream:
                 raise Misuse("sending after the end was sent")
             if conn.core.room(self.id):
                 return
-            if self._room is None:
-                self._room = anyio.Event()
             conn.waiting.add(self)
             await self._room.wait()
 

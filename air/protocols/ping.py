@@ -67,22 +67,24 @@ class Ping:
         """
         if self._host is None:
             raise Misuse("ping belongs to no running node")
-        env = self._host.env
+        env, patience = self._host.env, self._config.timeout_seconds
         turn = self._turns.setdefault(session.peer, anyio.Lock())
         found = []
         async with turn, await session.open_stream(PROTOCOL, priority=Priority.CONTROL) as stream:
-            for _ in range(count):
-                sent = env.entropy.bits(8 * SIZE).to_bytes(SIZE, "big")
-                start = env.clock.now().monotonic
-                try:
-                    with anyio.fail_after(self._config.timeout_seconds):
+            try:
+                # One scope for all: to enter and leave one takes longer than to move its deadline.
+                with anyio.fail_after(patience) as scope:
+                    for _ in range(count):
+                        sent = env.entropy.bits(8 * SIZE).to_bytes(SIZE, "big")
+                        scope.deadline = anyio.current_time() + patience
+                        start = env.clock.now().monotonic
                         await stream.send(sent)
                         got = await _take(stream)
-                except TimeoutError:
-                    raise Violation("no answer to a ping", code="ping.timeout") from None
-                if got != sent:
-                    raise Violation("a ping came back changed", code="ping.wrong-echo")
-                found.append(env.clock.now().monotonic - start)
+                        found.append(env.clock.now().monotonic - start)
+                        if got != sent:
+                            raise Violation("a ping came back changed", code="ping.wrong-echo")
+            except TimeoutError:
+                raise Violation("no answer to a ping", code="ping.timeout") from None
         self._host.scores.praise(session.peer, 0.1, env.clock.now())
         return found
 
@@ -103,9 +105,9 @@ class Ping:
                 del self._inbound[peer]
 
     async def _answer(self, stream: Stream) -> None:
-        rest = b""
-        while True:
-            with anyio.move_on_after(self._config.timeout_seconds) as scope:
+        rest, patience, answering = b"", self._config.timeout_seconds, False
+        with anyio.move_on_after(patience) as scope:
+            while True:
                 try:
                     rest += await stream.receive(64 * SIZE)
                 except Reset:
@@ -114,17 +116,17 @@ class Ping:
                     if rest:
                         raise Violation("a ping that is cut short", code="ping.truncated") from None
                     return
-            if scope.cancelled_caught:
-                # A peer that asks rarely opens a new stream each time.
-                return
-            whole = len(rest) - len(rest) % SIZE
-            if whole:
-                try:
-                    with anyio.fail_after(self._config.timeout_seconds):
-                        await stream.send(rest[:whole])
-                except TimeoutError:
-                    raise LimitReached("answers to pings that nobody reads", code="ping.unread") from None
-                rest = rest[whole:]
+                whole = len(rest) - len(rest) % SIZE
+                if whole:
+                    answering = True
+                    await stream.send(rest[:whole])
+                    answering = False
+                    rest = rest[whole:]
+                    # Behind the answer, which is not kept waiting for it.
+                    scope.deadline = anyio.current_time() + patience
+        if answering:
+            raise LimitReached("answers to pings that nobody reads", code="ping.unread")
+        # A peer that asks rarely opens a new stream each time.
 
     async def _keep_alive(self, session: Session) -> None:
         while True:
