@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+import math
+import os
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import anyio
 
-from air.base.errors import AirError, Misuse
+from air.base.address import Multiaddr
+from air.base.errors import Misuse, Violation
 from air.base.keys import Identity
+from air.base.peer_id import PeerId
 from air.daemon.memory import quieten
 from air.node import plugins, presets
 from air.node.heap import keep_blocks
@@ -38,11 +41,15 @@ def perform(command: str, options: Sequence[str], words: Sequence[str]) -> int:
             raise Misuse("air interop wants listen, dial ADDRESS or ping ADDRESS")
         print(_OVERVIEW if parser is None else parser.format_help())
         return 0
-    args = parser.parse_args(list(options))
-    if len(rest) != (0 if action == "listen" else 1):
-        raise Misuse(f"air interop {action} wants {'no more words' if action == 'listen' else 'one address'}")
-    made = _options(args, rest[0] if rest else "")
+    try:
+        args = parser.parse_args(list(options))
+        if len(rest) != (0 if action == "listen" else 1):
+            raise Misuse(f"{action} wants {'no more words' if action == 'listen' else 'one address'}")
+        made = _options(args, rest[0] if rest else None)
+    except Misuse as error:
+        raise Misuse(f"{error.message} (air interop {action} --help)") from None
     main = {"listen": listen, "dial": dial, "ping": probe}[action]
+    _fill_descriptors()
     keep_blocks()
     quieten()
     settings: dict[str, Any] = {}
@@ -54,9 +61,14 @@ def perform(command: str, options: Sequence[str], words: Sequence[str]) -> int:
         found: BaseException = group
         while isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]
-        if isinstance(found, AirError | KeyboardInterrupt | OSError):
-            raise found from None
-        raise
+        raise found from None
+
+
+def _fill_descriptors() -> None:
+    """Put /dev/null where stdin, stdout or stderr is closed: libuv aborts when a socket gets its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _parser(action: str) -> _Parser | None:
@@ -64,36 +76,47 @@ def _parser(action: str) -> _Parser | None:
         return None
     word = "" if action == "listen" else " ADDRESS"
     parser = _Parser(
-        prog=f"air interop {action}", usage=f"air interop {action} [options]{word}", add_help=False
+        prog=f"air interop {action}",
+        usage=f"air interop {action} [options]{word}",
+        add_help=False,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--backend", choices=("asyncio", "trio"), default="asyncio", help="event loop")
     add("--json", action="store_true", help="one JSON object a line (listen and dial always do)")
     add("--muxer", choices=(*presets.MUXERS, "both"), default="yamux" if action == "listen" else "both")
     add("--security", choices=presets.SECURITY, default=None, help="default: noise, then tls")
-    add("--seed", metavar="HEX32", default="", help="64 hex digits: the Ed25519 seed of the identity")
+    add("--seed", metavar="HEX32", type=_seed, help="64 hex digits: the Ed25519 seed of the identity")
     if action == "listen":
         add("--host", default="127.0.0.1", help="IP address to listen on")
-        add("--tcp-port", metavar="N", type=int, default=None, help="0, the default, picks a free one")
-        add("--ws-port", metavar="N", type=int, default=None, help="no WebSocket unless given")
+        port = _whole(65_535)
+        add("--tcp-port", metavar="N", type=port, default=None, help="0, the default, picks a free one")
+        add("--ws-port", metavar="N", type=port, default=None, help="no WebSocket unless given")
     else:
         add(
             "--timeout",
             metavar="MS",
-            type=float,
+            type=_milliseconds,
             default=30_000.0,
             help="for the dial and for each operation",
         )
     if action == "dial":
-        add("--ops", default="identify,ping", help=f"of {', '.join(OPERATIONS)}")
-        add("--bytes", metavar="N", type=int, default=1024 * 1024, help="for each echo")
-        add("--up", metavar="N", type=int, default=1024 * 1024, help="bytes that perf sends")
-        add("--down", metavar="N", type=int, default=1024 * 1024, help="bytes that perf fetches")
-        add("--count", metavar="N", type=int, default=1, help="pings, and echo streams at a time")
+        size = _whole(2**63 - 1)
+        add("--ops", type=_ops, default="identify,ping", help=f"of {', '.join(OPERATIONS)}")
+        add("--bytes", metavar="N", type=size, default=1024 * 1024, help="for each echo")
+        add("--up", metavar="N", type=size, default=1024 * 1024, help="bytes that perf sends")
+        add("--down", metavar="N", type=size, default=1024 * 1024, help="bytes that perf fetches")
+        add(
+            "--count",
+            metavar="N",
+            type=_whole(1_000_000, least=1),
+            default=1,
+            help="pings, and echo streams at a time",
+        )
         add(
             "--mplex-opens",
             metavar="N",
-            type=int,
+            type=_whole(1_000_000),
             default=0,
             help="streams opened a second on mplex; a stock js-libp2p takes 5, the default",
         )
@@ -107,53 +130,121 @@ def _parser(action: str) -> _Parser | None:
         add(
             "--target",
             metavar="PEER",
-            default="",
+            type=_peer,
+            default=None,
             help="whom find-peer finds; default: KEY if it is a peer id, else the dialled peer",
         )
-    add("--dht", choices=("server", "client", "off"), default="off", help="part in the Kademlia DHT")
-    add("--bootstrap", metavar="MULTIADDR", action="append", default=[], help="a peer to dial first")
+    if action != "ping":
+        add("--dht", choices=("server", "client", "off"), default="off", help="part in the Kademlia DHT")
+        add(
+            "--bootstrap",
+            metavar="MULTIADDR",
+            type=_address,
+            action="append",
+            default=[],
+            help="a peer to dial first",
+        )
     return parser
 
 
-def _options(args: Namespace, address: str) -> Options:
+# What a word may be. ArgumentTypeError is told with the name of the option.
+
+
+def _whole(most: int, *, least: int = 0) -> Callable[[str], int]:
+    def read(word: str) -> int:
+        try:
+            number = int(word)
+        except ValueError:
+            raise ArgumentTypeError(f"{word!r} is no whole number") from None
+        if not least <= number <= most:
+            raise ArgumentTypeError(f"{number} is not between {least} and {most}")
+        return number
+
+    return read
+
+
+def _milliseconds(word: str) -> float:
     try:
-        identity = Identity(bytes.fromhex(args.seed)) if args.seed else Identity.generate()
+        number = float(word)
     except ValueError:
-        raise Misuse("--seed wants 64 hex digits") from None
-    get = vars(args).get
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ArgumentTypeError(f"{word!r} is no number of milliseconds above 0")
+    return number
+
+
+def _seed(word: str) -> bytes:
+    try:
+        seed = bytes.fromhex(word)
+    except ValueError:
+        seed = b""
+    if len(seed) != 32:
+        raise ArgumentTypeError("wants 64 hex digits")
+    return seed
+
+
+def _ops(text: str) -> tuple[str, ...]:
+    words = tuple(word for word in map(str.strip, text.split(",")) if word)
+    for word in words:
+        if word not in OPERATIONS:
+            raise ArgumentTypeError(f"there is no operation {word!r}; there are {', '.join(OPERATIONS)}")
+    return words
+
+
+def _address(word: str) -> str:
+    try:
+        return str(Multiaddr(word))
+    except Violation as error:
+        raise ArgumentTypeError(f"{word!r} is no address: {error}") from None
+
+
+def _peer(word: str) -> str:
+    try:
+        return PeerId(word)
+    except Violation as error:
+        raise ArgumentTypeError(f"{word!r} is no peer id: {error}") from None
+
+
+def _options(args: Namespace, address: str | None) -> Options:
+    given = vars(args)
     listen_on = []
-    if get("tcp_port") is not None or get("ws_port") is None:
-        listen_on.append(f"tcp/{get('tcp_port') or 0}")
-    if get("ws_port") is not None:
-        listen_on.append(f"tcp/{get('ws_port')}/ws")
-    host = get("host") or "127.0.0.1"
-    ops = tuple(word for word in (get("ops") or "").split(",") if word)
-    unknown = [word for word in ops if word not in OPERATIONS]
-    if unknown:
-        raise Misuse(f"there is no operation {unknown[0]}; there are {', '.join(OPERATIONS)}")
+    if "host" in given:
+        if args.tcp_port is not None or args.ws_port is None:
+            listen_on.append(f"tcp/{args.tcp_port or 0}")
+        if args.ws_port is not None:
+            listen_on.append(f"tcp/{args.ws_port}/ws")
+    try:
+        family = "ip6" if ":" in given.get("host", "") else "ip4"
+        listening = tuple(_address(f"/{family}/{args.host}/{rest}") for rest in listen_on)
+        where = "" if address is None else _address(address)
+    except ArgumentTypeError as error:
+        raise Misuse(str(error)) from None
     return Options(
-        identity=identity,
+        identity=Identity.generate() if args.seed is None else Identity(args.seed),
         muxers=tuple(presets.MUXERS) if args.muxer == "both" else (args.muxer,),
         security=presets.available(("noise", "tls")) if args.security is None else (args.security,),
-        listen=tuple(f"/{'ip6' if ':' in host else 'ip4'}/{host}/{rest}" for rest in listen_on),
-        bootstrap=tuple(args.bootstrap),
-        address=address,
-        ops=ops,
-        echo_bytes=get("bytes") or 0,
-        up_bytes=get("up") or 0,
-        down_bytes=get("down") or 0,
-        count=max(1, get("count") or 1),
-        timeout_seconds=(get("timeout") or 30_000.0) / 1000,
-        mplex_opens=get("mplex_opens") or 0,
-        dht=args.dht,
-        key=get("key") or "",
-        value=get("value") or "",
-        target=get("target") or "",
+        listen=listening,
+        bootstrap=tuple(given.get("bootstrap", ())),
+        address=where,
+        ops=given.get("ops", ()),
+        echo_bytes=given.get("bytes", 0),
+        up_bytes=given.get("up", 0),
+        down_bytes=given.get("down", 0),
+        count=given.get("count", 1),
+        timeout_seconds=given.get("timeout", 30_000.0) / 1000,
+        mplex_opens=given.get("mplex_opens", 0),
+        dht=given.get("dht", "off"),
+        key=given.get("key", ""),
+        value=given.get("value", ""),
+        target=given.get("target") or "",
         json=args.json,
     )
 
 
 def _stack(options: Sequence[str], words: Sequence[str]) -> int:
+    if {"-h", "--help"} & set(options):
+        print("usage: air stack show [--json]    what a node can be made of, with what plug-ins add")
+        return 0
     if list(words) != ["show"] or set(options) - {"--json"}:
         raise Misuse("air stack wants show [--json]")
     shown: dict[str, Any] = {
@@ -190,7 +281,6 @@ def _stack(options: Sequence[str], words: Sequence[str]) -> int:
     for kind, entries in plugged.items():
         for name, what in entries.items():
             print(f"plug-in {kind}: {name} = {what}")
-    sys.stdout.flush()
     return 0
 
 

@@ -25,37 +25,49 @@ __all__ = ["Options", "dial", "listen", "probe"]
 
 
 def _print(event: str, **fields: Any) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
-    sys.stdout.flush()
+    print(json.dumps({"event": event, **fields}), flush=True)
 
 
 async def listen(options: Options) -> int:
     """Serve until stdin closes or a signal comes."""
     bench = Bench(options, options.listen)
-    async with bench.node as node:
-        for address in options.bootstrap:
+    good = True
+    async with bench.node as node, anyio.create_task_group() as tasks:
+        tasks.start_soon(_stdin_closed, tasks.cancel_scope)
+        tasks.start_soon(_signalled, tasks.cancel_scope)
+        tasks.start_soon(_asked_for_state, node)
+        good = await _joined(node, options)
+        if good:
+            _print(
+                "listening",
+                impl="air",
+                peer=str(node.peer),
+                addrs=[str(address) for address in node.addresses],
+                protocols=list(node.protocols),
+            )
+        else:
+            tasks.cancel_scope.cancel()
+    return 0 if good else 1
+
+
+async def _joined(node: Node, options: Options) -> bool:
+    """Dial who was named to begin with. False when one cannot be reached."""
+    for address in options.bootstrap:
+        try:
             with anyio.fail_after(options.timeout_seconds):
                 await node.dial(address)
-        _print(
-            "listening",
-            impl="air",
-            peer=str(node.peer),
-            addrs=[str(address) for address in node.addresses],
-            protocols=list(node.protocols),
-        )
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_stdin_closed, tasks.cancel_scope)
-            tasks.start_soon(_signalled, tasks.cancel_scope)
-            tasks.start_soon(_asked_for_state, node)
-    return 0
+        except (AirError, TimeoutError) as error:
+            _print("failed", op="bootstrap", addr=address, **_told(error))
+            return False
+    return True
 
 
 async def dial(options: Options) -> int:
     """Dial, then run the operations one after another. 0 only when all of them went well."""
     bench = Bench(options)
     async with bench.node as node:
-        for address in options.bootstrap:
-            await node.dial(address)
+        if not await _joined(node, options):
+            return 1
         # Read first: the libraries that know address formats load when one is seen, which is not the dial.
         where = Multiaddr(options.address)
         start = time.perf_counter()
@@ -63,11 +75,12 @@ async def dial(options: Options) -> int:
             with anyio.fail_after(options.timeout_seconds):
                 session = await node.dial(where)
         except (AirError, TimeoutError) as error:
-            _print("error", op="dial", **_told(error))
+            _print("failed", op="dial", **_told(error))
             return 1
         milliseconds = (time.perf_counter() - start) * 1000
         _print(
             "connected",
+            impl="air",
             peer=str(session.peer),
             addr=str(session.remote_address),
             encryption=session.security,
@@ -143,7 +156,6 @@ async def probe(options: Options) -> int:
                 layers.append({"layer": layer, "ok": True, "ms": milliseconds, **fields})
     for found in layers:
         print(json.dumps(found) if options.json else _line(found))
-    sys.stdout.flush()
     return 0 if layers[-1]["ok"] else 1
 
 
@@ -208,7 +220,7 @@ def _line(layer: Mapping[str, Any]) -> str:
 
 
 async def _stdin_closed(scope: anyio.CancelScope) -> None:
-    descriptor = sys.stdin.fileno()
+    descriptor = 0  # not sys.stdin, which is None when it was closed from the beginning
     while True:
         # A file or /dev/null cannot be waited for, and never makes one wait.
         with suppress(OSError):

@@ -41,6 +41,6 @@ def load(kind: str, name: str) -> Any:
         raise ConfigError(f"no package brings the {kind} {name!r}{hint}", code="plugin.unknown")
     try:
         return entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Broad on purpose: an import runs whatever its author wrote.
         raise ConfigError(f"{kind} {name}: {error}", code="plugin.broken") from error

@@ -2,9 +2,9 @@
 
     await check_security(Noise(), pair)
 
-runs all of ``CHECKS``; with ``only="names_are_proven"`` one of them. A failed check raises AssertionError,
-one that does not come to an end TimeoutError. Checks run twice: the dialling side in the first role, then the
-accepting side.
+runs all of ``CHECKS``; with ``only="names_are_proven"`` one of them. Whatever goes wrong comes as an
+AssertionError that names the check, what does not come to an end as a TimeoutError. Checks run twice: the
+dialling side in the first role, then the accepting side.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from air.base.errors import AirError, Closed, Denied, Reset
 from air.base.keys import Identity
 from air.base.peer_id import PeerId
 from air.security.api import SecureConn, Security
+from air.testing.running import Crumbs, Lumps, cancel_as_bytes_come, run_checks
 from air.transport.api import ByteStream, can_send_now
 
 __all__ = ["CHECKS", "PairFactory", "check_security"]
@@ -42,19 +43,21 @@ async def check_security(
 ) -> None:
     """Run the suite. ``peer`` is what the listening side uses when it is another; ``encrypts`` is False for
     one that only tells names, as plaintext does: then changed bytes need not be noticed."""
-    for name in CHECKS if only is None else (only,):
-        for swapped in (False, True):
-            scene = _Scene(security, security if peer is None else peer, pair, swapped, encrypts)
-            with anyio.fail_after(seconds):
-                await CHECKS[name](scene)
+
+    async def run(check: Callable[[_Scene], Awaitable[None]], swapped: bool) -> None:
+        await check(_Scene(security, security if peer is None else peer, pair, swapped, encrypts))
+
+    await run_checks(CHECKS, run, only=only, seconds=seconds)
 
 
 class _Tap:
-    """A ByteStream that changes one byte of what passes, and remembers how many bytes that were."""
+    """A ByteStream that changes one byte of what passes or holds it up, and remembers how many that were."""
 
     def __init__(self, inner: ByteStream, flip: int | None = None) -> None:
         self.inner, self._flip = inner, flip
         self.passed = 0
+        self.held: bytearray | None = None
+        """Where bytes go that are not to pass."""
 
     async def receive(self, max_bytes: int = 65536, /) -> bytes:
         return await self.inner.receive(max_bytes)
@@ -65,7 +68,17 @@ class _Tap:
             changed = bytearray(data)
             changed[self._flip - start] ^= 1
             data = bytes(changed)
-        await self.inner.send(data)
+        if self.held is not None:
+            self.held += data
+        else:
+            await self.inner.send(data)
+
+    async def catch(self, sending: Awaitable[None]) -> bytes:
+        """What ``sending`` would have sent."""
+        held = self.held = bytearray()
+        await sending
+        self.held = None
+        return bytes(held)
 
     async def send_eof(self) -> None:
         await self.inner.send_eof()
@@ -74,7 +87,20 @@ class _Tap:
         await self.inner.aclose()
 
 
+class _Liar(Identity):
+    """Has a key, and says that it is somebody else's."""
+
+    def __init__(self, victim: Identity) -> None:
+        super().__init__(b"\x03" * 32)
+        self.peer_id, self.public_key = victim.peer_id, victim.public_key
+
+
 Outcome = SecureConn | AirError
+Wrap = Callable[[ByteStream], ByteStream]
+
+
+def _bare(stream: ByteStream) -> ByteStream:
+    return stream
 
 
 class _Scene:
@@ -92,9 +118,10 @@ class _Scene:
         muxers: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
         flip: tuple[int | None, int | None] = (None, None),
         patience: float = 30.0,
+        through: tuple[Wrap, Wrap] = (_bare, _bare),
     ) -> tuple[Outcome, Outcome, _Tap, _Tap]:
         """Have both sides do their part; what came of it at the dialler and at the listener."""
-        near, far = await self._pair()
+        near, far = [wrap(stream) for wrap, stream in zip(through, await self._pair(), strict=True)]
         taps = _Tap(near, flip[0]), _Tap(far, flip[1])
         found: dict[bool, Outcome] = {}
 
@@ -129,9 +156,9 @@ class _Scene:
         waiting: Outcome = Closed("still waiting for the other side")
         return found.get(True, waiting), found.get(False, waiting), *taps
 
-    async def joined(self) -> tuple[SecureConn, SecureConn]:
+    async def joined(self, through: tuple[Wrap, Wrap] = (_bare, _bare)) -> tuple[SecureConn, SecureConn]:
         """Two ends that trust each other: in the order dialler, listener, or the other when swapped."""
-        near, far, *_ = await self.meet(expected=self.listener.peer_id)
+        near, far, *_ = await self.meet(expected=self.listener.peer_id, through=through)
         assert not isinstance(near, AirError), f"the dialler failed: {near!r}"
         assert not isinstance(far, AirError), f"the listener failed: {far!r}"
         return (far, near) if self.swapped else (near, far)
@@ -141,7 +168,7 @@ async def _take(stream: ByteStream, size: int) -> bytes:
     parts: list[bytes] = []
     while size:
         data = await stream.receive(min(size, 65536))
-        assert data, "receive returned nothing"
+        assert data, "receive returned nothing, where the end is told by Closed"
         assert len(data) <= size, "receive returned more than was asked for"
         parts.append(data)
         size -= len(data)
@@ -174,6 +201,34 @@ async def another_peer_is_refused(scene: _Scene) -> None:
             raise AssertionError("the dialler goes on talking to a peer it refused")
         except AirError:
             pass
+
+
+async def nobody_passes_for_another(scene: _Scene) -> None:
+    """Who shows somebody else's key, and proves it with its own, is not taken for the other."""
+    if not scene.encrypts:
+        return
+    liar = scene.dialer if scene.swapped else scene.listener
+    expected = scene.listener.peer_id
+    if scene.swapped:
+        scene.dialer = _Liar(scene.dialer)
+    else:
+        scene.listener = _Liar(scene.listener)
+    near, far, *_ = await scene.meet(expected=expected, patience=5.0)
+    deceived = far if scene.swapped else near
+    assert isinstance(deceived, AirError) or deceived.peer != liar.peer_id, "a stolen name was believed"
+
+
+async def bytes_come_in_any_pieces(scene: _Scene) -> None:
+    """A handshake and what follows may arrive in crumbs, and as one lump."""
+    lumps: tuple[Wrap, Wrap] = (Lumps, _bare) if scene.swapped else (_bare, Lumps)
+    for through in ((Crumbs, Crumbs), lumps):
+        a, b = await scene.joined(through)
+        for size in (1, 700, 5000):
+            data = random.Random(size).randbytes(size)
+            await a.send(data)
+            assert await _take(b, size) == data, f"{size} bytes were changed by how they came"
+            await b.send(data)
+            assert await _take(a, size) == data, f"{size} bytes were changed by how they came"
 
 
 async def bytes_go_both_ways(scene: _Scene) -> None:
@@ -225,10 +280,12 @@ async def a_cancelled_receive_loses_nothing(scene: _Scene) -> None:
             raise AssertionError("something was received that nobody has sent")
         await a.send(b"abc")
         assert await _take(b, 3) == b"abc", "bytes got lost with a cancelled receive"
+    await cancel_as_bytes_come(a, b)
+    await cancel_as_bytes_come(*await scene.joined((Crumbs, Crumbs)))
 
 
 async def the_end_is_an_orderly_one(scene: _Scene) -> None:
-    """After ``send_eof`` the other side reads what was sent, then Closed that is no Reset."""
+    """After ``send_eof`` the other side reads what was sent, then Closed that is no Reset, and can answer."""
     a, b = await scene.joined()
     await a.send(b"the last words")
     await a.send_eof()
@@ -240,6 +297,11 @@ async def the_end_is_an_orderly_one(scene: _Scene) -> None:
         raise AssertionError(f"an orderly end was reported as {error!r}") from error
     except Closed:
         pass
+    try:
+        await b.send(b"an answer")
+        assert await _take(a, 9) == b"an answer"
+    except Closed as error:
+        raise AssertionError("send_eof has ended the other direction too") from error
     await a.aclose()
     await a.aclose()
     await b.aclose()
@@ -293,9 +355,35 @@ async def a_changed_byte_of_data_ends_the_connection(scene: _Scene) -> None:
         assert b"behind" not in got, "what follows changed bytes was delivered"
 
 
+async def what_is_repeated_left_out_or_swapped_is_noticed(scene: _Scene) -> None:
+    """Nobody on the way can have a piece delivered twice, out of turn, or after one that is missing."""
+    if not scene.encrypts:
+        return
+    for how in ("repeated", "left out", "swapped"):
+        near, far, *taps = await scene.meet()
+        assert not isinstance(near, AirError)
+        assert not isinstance(far, AirError)
+        sender, receiver = (far, near) if scene.swapped else (near, far)
+        tap = taps[1 if scene.swapped else 0]
+        await sender.send(b"first ")
+        second, third = [await tap.catch(sender.send(word)) for word in (b"second ", b"third ")]
+        sent = {"repeated": [second, second, third], "left out": [third], "swapped": [third, second]}[how]
+        await tap.inner.send(b"".join(sent))
+        await tap.inner.send_eof()
+        got = b""
+        try:
+            while True:
+                got += await receiver.receive()
+        except AirError:
+            pass
+        assert b"first second third ".startswith(got), f"what was {how} on the way was delivered: {got!r}"
+        await sender.aclose()
+        await receiver.aclose()
+
+
 async def a_peer_that_leaves_ends_the_handshake(scene: _Scene) -> None:
-    """Wherever it leaves: an error, and the stream is closed."""
-    for left in range(0, 400, 37):
+    """Wherever it leaves, and whatever it said until then: an AirError, and the stream is closed."""
+    for left, noise in ((left, noise) for left in range(0, 400, 37) for noise in (False, True)):
         near, far = await scene._pair()
         mine, other = (far, near) if scene.swapped else (near, far)
         security = scene._two if scene.swapped else scene._one
@@ -312,9 +400,9 @@ async def a_peer_that_leaves_ends_the_handshake(scene: _Scene) -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(side, mine, security, outcome)
-            await other.send(bytes(left))
+            await other.send(random.Random(left).randbytes(left) if noise else bytes(left))
             await other.send_eof()
-        assert isinstance(outcome[0], AirError), f"joined with a peer that said {left} zeros and left"
+        assert isinstance(outcome[0], AirError), f"joined with a peer that said {left} bytes and left"
         try:
             await mine.send(b"x")
             raise AssertionError("the stream is open after a failed handshake")
@@ -328,6 +416,8 @@ CHECKS: Final[dict[str, Callable[[_Scene], Awaitable[None]]]] = {
     for check in (
         names_are_proven,
         another_peer_is_refused,
+        nobody_passes_for_another,
+        bytes_come_in_any_pieces,
         bytes_go_both_ways,
         nothing_is_lost,
         a_cancelled_receive_loses_nothing,
@@ -335,6 +425,7 @@ CHECKS: Final[dict[str, Callable[[_Scene], Awaitable[None]]]] = {
         a_muxer_is_chosen_only_together,
         a_changed_byte_of_the_handshake_is_noticed,
         a_changed_byte_of_data_ends_the_connection,
+        what_is_repeated_left_out_or_swapped_is_noticed,
         a_peer_that_leaves_ends_the_handshake,
     )
 }

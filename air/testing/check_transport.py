@@ -2,9 +2,9 @@
 
     await check_transport(Tcp(), "/ip4/127.0.0.1/tcp/0")
 
-runs all of ``CHECKS``; with ``only="nothing_is_lost"`` one of them. A failed check raises AssertionError, one
-that does not come to an end TimeoutError. Checks of a connection run twice: the dialling side in the first
-role, then the accepting side.
+runs all of ``CHECKS``; with ``only="nothing_is_lost"`` one of them. Whatever goes wrong comes as an
+AssertionError that names the check, what does not come to an end as a TimeoutError. Checks of a connection
+run twice: the dialling side in the first role, then the accepting side.
 """
 
 from __future__ import annotations
@@ -17,23 +17,35 @@ from typing import Final
 import anyio
 
 from air.base.address import Multiaddr
-from air.base.errors import Closed, Reset, Unreachable
-from air.transport.api import ByteStream
+from air.base.errors import Closed, ConfigError, Reset, Unreachable
+from air.testing.running import cancel_as_bytes_come, run_checks
+from air.transport.api import ByteStream, can_send_now
 from air.transport.raw import RawConn, RawListener, Transport
 
 __all__ = ["CHECKS", "check_transport"]
 
 MIB: Final = 1024 * 1024
 
+Check = Callable[[Transport, Multiaddr], Awaitable[None]]
+
 
 async def check_transport(
-    transport: Transport, address: str | Multiaddr, *, only: str | None = None, seconds: float = 60.0
+    transport: Transport,
+    address: str | Multiaddr,
+    *,
+    half_closes: bool = True,
+    only: str | None = None,
+    seconds: float = 60.0,
 ) -> None:
-    """Run the suite. ``address`` is where to listen, with a port that the system picks."""
+    """Run the suite. ``address`` is where to listen, with a port that the system picks; ``half_closes`` is
+    False for a transport where the end of one direction is that of both, as it is for WebSocket."""
     where = Multiaddr(str(address))
-    for name in CHECKS if only is None else (only,):
-        with anyio.fail_after(seconds):
-            await CHECKS[name](transport, where)
+
+    async def run(check: Check, swapped: bool) -> None:
+        if half_closes or check is not CHECKS["one_end_leaves_the_other_direction"]:
+            await check(transport, where)
+
+    await run_checks(CHECKS, run, only=only, seconds=seconds, roles=("the transport",))
 
 
 class _Scene:
@@ -78,7 +90,7 @@ async def _scene(transport: Transport, where: Multiaddr) -> AsyncIterator[_Scene
 Talk = Callable[[RawConn, RawConn], Awaitable[None]]
 
 
-def _both_ways(talk: Talk) -> Callable[[Transport, Multiaddr], Awaitable[None]]:
+def _both_ways(talk: Talk) -> Check:
     async def check(transport: Transport, where: Multiaddr) -> None:
         async with _scene(transport, where) as scene:
             for swapped in (False, True):
@@ -96,7 +108,7 @@ async def _take(stream: ByteStream, size: int, most: int = 65536) -> bytes:
     missing = size
     while missing:
         data = await stream.receive(min(missing, most))
-        assert data, "receive returned nothing"
+        assert data, "receive returned nothing, where the end is told by Closed"
         assert len(data) <= min(missing, most), "receive returned more than was asked for"
         parts.append(data)
         missing -= len(data)
@@ -110,6 +122,7 @@ async def _take_all(stream: ByteStream) -> bytes:
             parts.append(await stream.receive())
         except Closed:
             return b"".join(parts)
+        assert parts[-1], "receive returned nothing, where the end is told by Closed"
 
 
 # The checks
@@ -124,6 +137,13 @@ async def _bytes_go_both_ways(a: RawConn, b: RawConn) -> None:
     await a.send(b"")
     await a.send(b"!")
     assert await _take(b, 1) == b"!", "an empty send disturbed the next"
+    pieces = [b"one", memoryview(b"-two-"), bytearray(b"three")]
+    if hasattr(b, "send_many"):
+        await b.send_many(pieces)
+        assert await _take(a, 13) == b"one-two-three", "the pieces of send_many did not arrive in order"
+    if can_send_now(b):
+        b.send_now(pieces)  # type: ignore[attr-defined]
+        assert await _take(a, 13) == b"one-two-three", "the pieces of send_now did not arrive in order"
 
 
 async def _nothing_is_lost(a: RawConn, b: RawConn) -> None:
@@ -165,10 +185,11 @@ async def _a_cancelled_receive_loses_nothing(a: RawConn, b: RawConn) -> None:
             raise AssertionError("something was received that nobody has sent")
         await a.send(b"abc")
         assert await _take(b, 3) == b"abc", "bytes got lost with a cancelled receive"
+    await cancel_as_bytes_come(a, b)
 
 
 async def _the_end_comes_after_the_data(a: RawConn, b: RawConn) -> None:
-    """Who closes lets the other side read what was sent; then reading raises Closed and writing Reset."""
+    """Who ends lets the other side read what was sent, then Closed; who closes can do nothing any more."""
     data = bytes(100_000)
     await a.send(data)
     await a.send_eof()
@@ -182,9 +203,9 @@ async def _the_end_comes_after_the_data(a: RawConn, b: RawConn) -> None:
         pass
     await a.aclose()
     await a.aclose()
-    for action in (a.receive(), a.send(b"x")):
+    for action in (a.receive, lambda: a.send(b"x")):
         try:
-            await action
+            await action()
             raise AssertionError("a closed stream still works")
         except Closed:
             pass
@@ -195,6 +216,20 @@ async def _the_end_comes_after_the_data(a: RawConn, b: RawConn) -> None:
         raise AssertionError("writing to a peer that has gone goes on for ever")
     except Closed:
         pass
+
+
+async def _one_end_leaves_the_other_direction(a: RawConn, b: RawConn) -> None:
+    """Who has said the end goes on reading."""
+    await a.send_eof()
+    assert await _take_all(b) == b""
+    data = bytes(100_000)
+    try:
+        await b.send(data)
+        assert await _take(a, len(data)) == data
+    except Closed as error:
+        raise AssertionError("send_eof has ended the other direction too") from error
+    await b.send_eof()
+    assert await _take_all(a) == b""
 
 
 async def _closing_wakes_a_reader(a: RawConn, b: RawConn) -> None:
@@ -222,13 +257,18 @@ async def both_ends_have_addresses(transport: Transport, where: Multiaddr) -> No
     async with _scene(transport, where) as scene:
         address = scene.address
         assert transport.handles(address), "it does not handle the address it listens on"
-        assert transport.handles(address / f"/p2p/{named}"), "a peer's name makes it refuse an address"
+        whole = address / f"/p2p/{named}"
+        if whole.peer is None:
+            whole = address  # a path takes all that follows
+        assert transport.handles(whole), "a peer's name makes it refuse an address"
         assert address.peer is None, "a listener does not know the name of its peer"
         near, far = await scene.pair()
         assert near.remote_address == address, "the dialler sees another address than it has dialled"
         assert far.remote_address.parts, "the accepting side does not know where the connection comes from"
+        for conn in (near, far):
+            assert hasattr(conn, "local_address"), "a connection without local_address, which may be None"
         await near.aclose()
-        again = await transport.dial(address / f"/p2p/{named}")
+        again = await transport.dial(whole)
         assert again.remote_address.peer is None, "remote_address has a peer's name that nobody has checked"
         await again.aclose()
 
@@ -237,6 +277,10 @@ async def nobody_there_is_unreachable(transport: Transport, where: Multiaddr) ->
     """Dialling an address that was listened on before raises Unreachable, which says what was tried."""
     async with _scene(transport, where) as scene:
         address = scene.address
+    await _expect_unreachable(transport, address)
+
+
+async def _expect_unreachable(transport: Transport, address: Multiaddr) -> None:
     attempts: tuple[tuple[str, str], ...] = ()
     try:
         conn = await transport.dial(address)
@@ -245,6 +289,20 @@ async def nobody_there_is_unreachable(transport: Transport, where: Multiaddr) ->
     except Unreachable as error:
         attempts = error.attempts
     assert attempts, "Unreachable without attempts"
+
+
+async def an_address_is_listened_on_once(transport: Transport, where: Multiaddr) -> None:
+    """Whoever comes second gets a ConfigError, and does the first no harm."""
+    async with _scene(transport, where) as scene:
+        try:
+            async with transport.listen(scene.address):
+                raise AssertionError("an address was listened on twice")
+        except ConfigError:
+            pass
+        near, far = await scene.pair()
+        await near.send(b"still here")
+        assert await _take(far, 10) == b"still here"
+        await near.aclose()
 
 
 async def many_connect_at_once(transport: Transport, where: Multiaddr) -> None:
@@ -299,6 +357,8 @@ async def closing_a_listener_spares_connections(transport: Transport, where: Mul
             tasks.start_soon(listener.serve, scene.hold)
             near, far = await scene.pair()
             listener.close()
+            await anyio.wait_all_tasks_blocked()
+            await _expect_unreachable(transport, scene.address)
             await near.send(b"still here")
             assert await _take(far, 10) == b"still here"
             await near.aclose()
@@ -306,11 +366,12 @@ async def closing_a_listener_spares_connections(transport: Transport, where: Mul
         scene.close()
 
 
-CHECKS: Final[dict[str, Callable[[Transport, Multiaddr], Awaitable[None]]]] = {
+CHECKS: Final[dict[str, Check]] = {
     check.__name__: check
     for check in (
         both_ends_have_addresses,
         nobody_there_is_unreachable,
+        an_address_is_listened_on_once,
         many_connect_at_once,
         a_failing_handler_harms_nobody,
         closing_a_listener_spares_connections,
@@ -322,6 +383,7 @@ CHECKS: Final[dict[str, Callable[[Transport, Multiaddr], Awaitable[None]]]] = {
                 _a_writer_waits_for_a_reader,
                 _a_cancelled_receive_loses_nothing,
                 _the_end_comes_after_the_data,
+                _one_end_leaves_the_other_direction,
                 _closing_wakes_a_reader,
             ),
         ),

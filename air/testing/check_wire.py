@@ -3,9 +3,9 @@
     await check_wire(join)
 
 where ``join(dialler, listener)`` is an async context manager that keeps a link between two hubs while its
-block is open. Runs all of ``CHECKS``; with ``only="values_keep_their_kind"`` one of them. A failed check
-raises AssertionError, one that does not come to an end TimeoutError. Checks run twice: the dialling hub in
-the first role, then the listening one.
+block is open. Runs all of ``CHECKS``; with ``only="values_keep_their_kind"`` one of them. Whatever goes wrong
+comes as an AssertionError that names the check, what does not come to an end as a TimeoutError. Checks run
+twice: the dialling hub in the first role, then the listening one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import anyio
 
 from air.base.keys import Identity
 from air.graph.state import Stamps
-from air.model.cell import Fields, Key, Soul
+from air.model.cell import Cell, Fields, Key, Soul
 from air.model.value import Link, Value
 from air.store.memory import Memory
 from air.sync.hub import Hub
+from air.testing.running import run_checks
 
 __all__ = ["CHECKS", "Join", "check_wire"]
 
@@ -29,14 +30,13 @@ Join = Callable[[Hub, Hub], AbstractAsyncContextManager[object]]
 """Links two hubs: the first dials the second."""
 
 MIB: Final = 1024 * 1024
+_PATIENCE_SECONDS: Final = 5.0
+"""How long a healthy link may take to bring a few kilobytes."""
 
 
 async def check_wire(join: Join, *, only: str | None = None, seconds: float = 60.0) -> None:
     """Run the suite; ``seconds`` is for each check."""
-    for name in CHECKS if only is None else (only,):
-        for swapped in (False, True):
-            with anyio.fail_after(seconds):
-                await CHECKS[name](join, swapped)
+    await run_checks(CHECKS, lambda check, swapped: check(join, swapped), only=only, seconds=seconds)
 
 
 @asynccontextmanager
@@ -57,11 +57,25 @@ def _roles(one: Hub, other: Hub, swapped: bool) -> tuple[Hub, Hub]:
 
 async def _until(hub: Hub, soul: Soul, wanted: dict[Key, Value]) -> None:
     """Wait until a get at ``hub`` finds ``wanted`` in a node, however it got there."""
-    while True:
-        found = _values(await hub.get(soul))
-        if all(key in found and _same(found[key], value) for key, value in wanted.items()):
-            return
-        await anyio.sleep(0.01)
+    lacking = wanted
+    with anyio.move_on_after(_PATIENCE_SECONDS):
+        while lacking:
+            found = _values(await hub.get(soul))
+            lacking = {
+                key: value
+                for key, value in wanted.items()
+                if key not in found or not _same(found[key], value)
+            }
+            if lacking:
+                await anyio.sleep(0.01)
+    for key, value in lacking.items():
+        there = _short(found[key]) if key in found else "nothing"
+        raise AssertionError(f"{len(lacking)} fields are wrong: {key!r} has {there}, not {_short(value)}")
+
+
+def _short(value: Value) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
 def _values(fields: Fields) -> dict[Key, Value]:
@@ -107,6 +121,59 @@ async def a_watcher_hears_of_changes(join: Join, swapped: bool) -> None:
                     break
 
 
+async def a_watcher_misses_nothing(join: Join, swapped: bool) -> None:
+    """Of many small writes and a large one it hears of every field, without asking again."""
+    async with _two() as (one, other), join(one, other):
+        writer, watcher = _roles(one, other, swapped)
+        await writer.put({"ann": {"here": True}})
+        async with watcher.watch("ann") as changes:
+            await _until(watcher, "ann", {"here": True})
+            for number in range(50):
+                await writer.put({"ann": {f"small{number}": number}})
+            await writer.put({"ann": {f"large{number}": number for number in range(2000)}})
+            heard = await _hear(changes, 2051)
+        assert len(heard) == 2051, f"of 2051 fields that were written, {len(heard)} were heard of"
+        for key, (value, state) in (await writer.get("ann")).items():
+            assert _same(heard[key].value, value), f"{heard[key].value!r} was heard of, {value!r} written"
+            assert heard[key].state == state, (
+                f"a write of {state!r} was heard of as one of {heard[key].state!r}"
+            )
+
+
+async def _hear(changes: AsyncIterator[list[Cell]], count: int) -> dict[Key, Cell]:
+    """What a watcher is told until it knows of ``count`` fields."""
+    heard: dict[Key, Cell] = {}
+    with anyio.move_on_after(_PATIENCE_SECONDS):
+        async for cells in changes:
+            heard.update((cell.key, cell) for cell in cells)
+            if len(heard) >= count:
+                break
+    return heard
+
+
+async def states_arrive_as_they_are(join: Join, swapped: bool) -> None:
+    """A field has the state of its write everywhere: it decides who wins."""
+    async with _two() as (one, other), join(one, other):
+        writer, reader = _roles(one, other, swapped)
+        for number in range(20):
+            await writer.put({"ann": {f"key{number}": number}})
+        await _until(reader, "ann", {f"key{number}": number for number in range(20)})
+        wrote, has = await writer.get("ann"), await reader.get("ann")
+        for key, (_, state) in wrote.items():
+            assert has[key][1] == state, f"a write of {state!r} has the state {has[key][1]!r} elsewhere"
+
+
+async def the_writer_hears_who_has_it(join: Join, swapped: bool) -> None:
+    """A put of the hub that dialled is acknowledged by the other one."""
+    if swapped:
+        return
+    async with _two() as (one, other), join(one, other):
+        await one.put({"ann": {"here": True}})
+        await _until(other, "ann", {"here": True})
+        receipt = await one.put({"ann": {"name": "Ann"}}, peers=1, timeout=_PATIENCE_SECONDS)
+        assert receipt.peers == 1, f"no ack came{''.join(f'; refused: {why}' for why in receipt.refusals)}"
+
+
 async def writers_of_one_field_agree_in_the_end(join: Join, swapped: bool) -> None:
     """Whoever wins, both sides end with the same value."""
     async with _two() as (one, other), join(one, other):
@@ -144,8 +211,17 @@ async def values_keep_their_kind(join: Join, swapped: bool) -> None:
     }
     async with _two() as (one, other), join(one, other):
         writer, reader = _roles(one, other, swapped)
-        await writer.put({"kinds": values})
-        await _until(reader, "kinds", values)
+        await writer.put({"asked for": values})
+        await _until(reader, "asked for", values)
+        async with reader.watch("watched") as changes:
+            await reader.get("watched")
+            await writer.put({"watched": values})
+            heard = await _hear(changes, len(values))
+        for key, value in values.items():
+            assert key in heard, f"{_short(value)} was written, and nothing heard of"
+            assert _same(heard[key].value, value), (
+                f"{_short(heard[key].value)} was heard of, {_short(value)} written"
+            )
 
 
 async def a_large_node_arrives_whole(join: Join, swapped: bool) -> None:
@@ -189,6 +265,9 @@ CHECKS: Final[dict[str, Callable[[Join, bool], Awaitable[None]]]] = {
         a_write_is_readable_at_the_other_side,
         what_was_there_before_is_found,
         a_watcher_hears_of_changes,
+        a_watcher_misses_nothing,
+        states_arrive_as_they_are,
+        the_writer_hears_who_has_it,
         writers_of_one_field_agree_in_the_end,
         values_keep_their_kind,
         a_large_node_arrives_whole,

@@ -11,9 +11,11 @@ from contextlib import suppress
 from typing import Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from air.base.errors import Closed, LimitReached, Misuse, Reset
 from air.mux.api import MuxedConn, MuxedStream, Priority
+from air.testing.running import cancel_as_bytes_come
 
 __all__ = ["SCENES", "Scene", "echo_all", "read_exactly"]
 
@@ -410,6 +412,9 @@ async def a_cancelled_call_breaks_nothing(a: MuxedConn, b: MuxedConn) -> None:
         await far.receive()
     await near.send(b"kept")
     assert await far.receive() == b"kept", "a cancelled read lost data"
+    await cancel_as_bytes_come(near, far)
+    for turn in range(8):
+        await _cancel_as_a_stream_comes(a, b, turn)
     sent = 0
     block = _noise(1500, "block")
     try:
@@ -434,6 +439,30 @@ async def a_cancelled_call_breaks_nothing(a: MuxedConn, b: MuxedConn) -> None:
         except Reset:
             # Allowed where a protocol gives up a stream that nobody reads.
             tasks.cancel_scope.cancel()
+
+
+async def _cancel_as_a_stream_comes(opener: MuxedConn, accepter: MuxedConn, turn: int) -> None:
+    got: list[MuxedStream] = []
+    scope = anyio.CancelScope()
+
+    async def accept() -> None:
+        with scope:
+            got.append(await accepter.accept())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(accept)
+        await checkpoint()
+        near = await opener.open()
+        await near.send(b"?")
+        for _ in range(turn * 2):
+            await checkpoint()
+        scope.cancel()
+    with anyio.move_on_after(2):
+        while not got:
+            got.append(await accepter.accept())
+    assert got, "a stream got lost with an accept that was cancelled as it came"
+    for stream in (near, *got):
+        await stream.aclose()
 
 
 SCENES: Final[tuple[Scene, ...]] = (

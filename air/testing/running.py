@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -39,8 +40,7 @@ async def run_checks(
                     await run(checks[name], bool(swapped))
                 except Exception as error:
                     found = _cause(error)
-                    text = str(found) if isinstance(found, AssertionError) else repr(found)
-                    raise AssertionError(f"{where}: {text}") from found
+                    raise AssertionError(f"{where}: {_text(found)}") from found
             if scope.cancelled_caught:
                 raise TimeoutError(f"{where}: no end within {seconds} s")
 
@@ -51,6 +51,13 @@ def _cause(error: BaseException) -> BaseException:
         said, others = error.split(AssertionError)
         error = (said or others or error).exceptions[0]
     return error
+
+
+def _text(error: BaseException) -> str:
+    if not isinstance(error, AssertionError):
+        return repr(error)
+    # An assertion without a message says best itself what it is about.
+    return str(error) or traceback.extract_tb(error.__traceback__)[-1].line or "failed"
 
 
 class Crumbs:

@@ -234,17 +234,24 @@ async def test_a_stream_handler_knows_who_asks() -> None:
 # Plug-ins
 
 
-def test_parts_of_other_packages_are_found_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_other_packages_are_found_by_entry_point(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     entry = EntryPoint("pigeon", "air.transport.tcp_transport:Tcp", "air.transports")
     broken = EntryPoint("broken", "air.no.such:Thing", "air.transports")
+    # A module whose import ends the program, as a script without a guard does.
+    script = EntryPoint("script", "air_script:Thing", "air.transports")
+    (tmp_path / "air_script.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(
-        plugins, "entry_points", lambda group: [e for e in (entry, broken) if e.group == group]
+        plugins, "entry_points", lambda group: [e for e in (entry, broken, script) if e.group == group]
     )
-    assert list(plugins.find("transports")) == ["broken", "pigeon"]
+    assert list(plugins.find("transports")) == ["broken", "pigeon", "script"]
     assert plugins.load("transports", "pigeon") is Tcp
     for kind, name, code in (
         ("transports", "pidgeon", "plugin.unknown"),
         ("transports", "broken", "plugin.broken"),
+        ("transports", "script", "plugin.broken"),
         ("nonsense", "x", "plugin.no-kind"),
     ):
         with pytest.raises(ConfigError) as caught:
