@@ -25,6 +25,7 @@ from typing import Any, Final
 import anyio
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from air.base.groups import first
 from bench.meter import Meter
 from bench.netload import ask, hold, knock, open_streams
 from bench.nettable import table
@@ -178,9 +179,7 @@ def measured(call: Callable[[], Numbers], what: str) -> Numbers:
         return call()
     except Exception as error:
         # A peer that cannot do one thing is measured in the others.
-        cause: BaseException = error
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
+        cause = first(error) if isinstance(error, ExceptionGroup) else error
         print(f"{what}: {type(cause).__name__}: {cause}", file=sys.stderr)
         return {}
 

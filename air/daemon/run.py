@@ -18,6 +18,7 @@ from anyio.abc import TaskStatus
 
 from air import __version__
 from air.base.clock import SystemClock
+from air.base.groups import first
 from air.daemon.datadir import DaemonFile, hold, load_or_create_token, write_daemon_file
 from air.daemon.logs import logging_to
 from air.daemon.memory import collect_when_idle, quieten
@@ -60,7 +61,7 @@ def run(config: Config, *, json_line: bool = False, relay: RelayFactory | None =
                 backend_options=options,
             )
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            raise first(group) from group
         finally:
             cut_off.cancel()
 
@@ -152,10 +153,3 @@ async def _signals(stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
             if stop.is_set():
                 os._exit(128 + number)
             stop.set()
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

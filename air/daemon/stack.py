@@ -14,6 +14,7 @@ import anyio
 
 from air.base.address import Multiaddr
 from air.base.errors import Misuse, Violation
+from air.base.groups import first
 from air.base.keys import Identity
 from air.base.peer_id import PeerId
 from air.daemon.memory import quieten
@@ -58,10 +59,7 @@ def perform(command: str, options: Sequence[str], words: Sequence[str]) -> int:
     try:
         return anyio.run(main, made, backend=args.backend, backend_options=settings)
     except BaseExceptionGroup as group:
-        found: BaseException = group
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        raise found from None
+        raise first(group) from None
 
 
 def _fill_descriptors() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from air.base.errors import Closed, Denied, Reset, Violation
 from air.base.keys import Identity
@@ -118,6 +119,8 @@ async def _echo(bench: Bench, session: Session) -> Fields:
     async with anyio.create_task_group() as tasks:
         for number in range(options.count):
             tasks.start_soon(_echo_one, session, number, options.echo_bytes)
+            # The first that fails cancels the group: then no more are begun.
+            await checkpoint()
     return {"bytes": options.echo_bytes, "streams": options.count}
 
 

@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from air.base.groups import lone
+
 __all__ = ["Lifetime"]
 
 
@@ -29,8 +31,8 @@ class Lifetime(ABC):
         try:
             await stack.enter_async_context(self._opened())
         except BaseExceptionGroup as group:
-            found = _lone(group)
-            if found is None:
+            found = lone(group)
+            if isinstance(found, BaseExceptionGroup):
                 raise
         else:
             self._stack = stack
@@ -44,18 +46,9 @@ class Lifetime(ABC):
         try:
             return await self._stack.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
-            found = _lone(group)
-            if found is None:
+            found = lone(group)
+            if isinstance(found, BaseExceptionGroup):
                 raise
         if found is error:
             return False
         raise found
-
-
-def _lone(error: BaseException) -> BaseException | None:
-    """The only error in a group of groups; None when there are several."""
-    while isinstance(error, BaseExceptionGroup):
-        if len(error.exceptions) != 1:
-            return None
-        error = error.exceptions[0]
-    return error

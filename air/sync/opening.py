@@ -20,6 +20,7 @@ from air.base.address import Multiaddr
 from air.base.backoff import BackoffConfig
 from air.base.env import Env
 from air.base.errors import AirError, ConfigError
+from air.base.groups import lone
 from air.base.keys import Identity
 from air.base.metrics import Counters
 from air.graph.chain import Graph
@@ -85,7 +86,7 @@ class Opening:
         try:
             return await self._inside.__aenter__()
         except BaseExceptionGroup as group:
-            raise _only(group) from None
+            raise lone(group) from None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -101,15 +102,7 @@ class Opening:
         try:
             return bool(await inside.__aexit__(kind, passed, trace))
         except BaseExceptionGroup as group:
-            raise _only(group) from None
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group, or the group."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+            raise lone(group) from None
 
 
 def open(

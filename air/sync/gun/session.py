@@ -10,7 +10,8 @@ from typing import Any
 import anyio
 
 from air.base.backoff import Backoff, BackoffConfig
-from air.base.errors import AirError, Closed, LimitReached, Unreachable, Violation
+from air.base.errors import Closed, LimitReached, Unreachable, Violation
+from air.base.groups import first
 from air.graph.mesh import Role
 from air.model.cell import Cell
 from air.model.message import Get, Message, SoulRange
@@ -146,7 +147,7 @@ class GunWire:
                 patience = 0 if deaf else _LAST_WORDS_SECONDS
                 tasks.cancel_scope.deadline = anyio.current_time() + patience
         except* Closed as group:
-            reason = _first(group).code
+            reason = first(group).code
         finally:
             hub.close_link(id)
             link.forget()
@@ -306,11 +307,3 @@ class GunWire:
             raise end.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             del conn, link, port
-
-
-def _first(group: BaseExceptionGroup[AirError]) -> AirError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, AirError)
-    return error

@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from air.base.errors import AirError, Closed, LimitReached, Violation
+from air.base.groups import first
 from air.graph.mesh import LinkId, Role
 from air.model.cell import Cell
 from air.model.message import Ack, Answer, Message, Put
@@ -126,7 +127,7 @@ class Carrier:
                 self.wake()
                 tasks.cancel_scope.deadline = anyio.current_time() + _LAST_WORDS_SECONDS
         except* Closed as group:
-            self.left = self.left or _first(group)
+            self.left = self.left or first(group)
         finally:
             if self.end is None and self.left is None:
                 await self._leave()
@@ -246,11 +247,3 @@ class Carrier:
 
 
 Opened = Callable[[Carrier, Hello], None]
-
-
-def _first(group: BaseExceptionGroup[Closed]) -> Closed:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Closed)
-    return error
