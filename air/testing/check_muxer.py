@@ -19,7 +19,8 @@ import anyio
 from air.base.env import Env
 from air.base.errors import AirError, Closed, Reset
 from air.mux.api import MuxedConn, Muxer
-from air.testing.muxer_scenes import SCENES, Scene, echo_all, read_exactly
+from air.testing.muxer_scenes import SCENES, Scene
+from air.testing.muxer_streams import echo_all, read_exactly
 from air.testing.running import Crumbs, Lumps, run_checks
 from air.transport.api import ByteStream
 

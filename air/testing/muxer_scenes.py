@@ -5,7 +5,6 @@ Each scene is told two connections, either of them may be the one that dialled, 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -15,86 +14,27 @@ from anyio.lowlevel import checkpoint
 
 from air.base.errors import Closed, LimitReached, Misuse, Reset
 from air.mux.api import MuxedConn, MuxedStream, Priority
+from air.testing.muxer_streams import (
+    echo_all,
+    expect_closed,
+    expect_reset,
+    noise,
+    pair_of_streams,
+    read_all,
+)
 from air.testing.running import cancel_as_bytes_come
 
-__all__ = ["SCENES", "Scene", "echo_all", "read_exactly"]
+__all__ = ["SCENES", "Scene"]
 
 Scene = Callable[[MuxedConn, MuxedConn], Awaitable[None]]
 
 MIB: Final = 1024 * 1024
 
 
-def _noise(size: int, seed: object) -> bytes:
-    return random.Random(repr(seed)).randbytes(size)
-
-
-async def _read_all(stream: MuxedStream, max_bytes: int = 65536) -> bytes:
-    parts = []
-    while True:
-        try:
-            parts.append(await stream.receive(max_bytes))
-        except Reset:
-            raise
-        except Closed:
-            return b"".join(parts)
-        assert parts[-1], "receive returned nothing, where the end is told by Closed"
-        assert len(parts[-1]) <= max_bytes, "receive returned more than was asked for"
-
-
-async def read_exactly(stream: MuxedStream, size: int) -> bytes:
-    parts, missing = [], size
-    while missing:
-        parts.append(await stream.receive(min(missing, 65536)))
-        assert parts[-1], "receive returned nothing, where the end is told by Closed"
-        missing -= len(parts[-1])
-    return b"".join(parts)
-
-
-async def _echo(stream: MuxedStream) -> None:
-    try:
-        while True:
-            data = await stream.receive(65536)
-            assert data, "receive returned nothing, where the end is told by Closed"
-            await stream.send(data)
-    except Closed:
-        await stream.send_eof()
-    await stream.aclose()
-
-
-async def echo_all(conn: MuxedConn) -> None:
-    async with anyio.create_task_group() as tasks:
-        try:
-            while True:
-                tasks.start_soon(_echo, await conn.accept())
-        except Closed:
-            return
-
-
-async def _pair_of_streams(opener: MuxedConn, accepter: MuxedConn) -> tuple[MuxedStream, MuxedStream]:
-    near = await opener.open()
-    await near.send(b"?")
-    far = await accepter.accept()
-    assert await far.receive() == b"?", "the first byte of a stream did not arrive"
-    return near, far
-
-
-async def _expect_reset(action: Callable[[], Awaitable[object]], what: str) -> None:
-    try:
-        while True:
-            await action()
-    except Reset:
-        return
-    except Closed as error:
-        raise AssertionError(f"{what}: an orderly end ({error!r}) instead of a reset") from error
-
-
-# The scenes
-
-
 async def streams_go_both_ways(a: MuxedConn, b: MuxedConn) -> None:
     """Either side opens; bytes go in both directions; the first word may come from the accepting side."""
     for opener, accepter in ((a, b), (b, a)):
-        near, far = await _pair_of_streams(opener, accepter)
+        near, far = await pair_of_streams(opener, accepter)
         assert near.outbound
         assert not far.outbound
         await far.send(b"hello")
@@ -111,9 +51,9 @@ async def streams_go_both_ways(a: MuxedConn, b: MuxedConn) -> None:
 
 async def receive_gives_at_most_what_was_asked_for(a: MuxedConn, b: MuxedConn) -> None:
     """Bytes come in order whatever sizes they were sent and are asked for in."""
-    near, far = await _pair_of_streams(a, b)
+    near, far = await pair_of_streams(a, b)
     sizes = [1, 2, 3, 700, 1, 1, 65_536, 5, 100_000, 1] + [3] * 2000
-    data = _noise(sum(sizes), "sizes")
+    data = noise(sum(sizes), "sizes")
 
     async def write() -> None:
         position = 0
@@ -139,7 +79,7 @@ async def receive_gives_at_most_what_was_asked_for(a: MuxedConn, b: MuxedConn) -
 async def a_hundred_streams_echo_at_once(a: MuxedConn, b: MuxedConn) -> None:
     async def one(index: int) -> None:
         stream = await a.open()
-        data = _noise(index * 997 % 40_000 + 1, index)
+        data = noise(index * 997 % 40_000 + 1, index)
         async with anyio.create_task_group() as both:
 
             async def write() -> None:
@@ -148,7 +88,7 @@ async def a_hundred_streams_echo_at_once(a: MuxedConn, b: MuxedConn) -> None:
                 await stream.send_eof()
 
             both.start_soon(write)
-            assert await _read_all(stream) == data, f"stream {index} came back changed"
+            assert await read_all(stream) == data, f"stream {index} came back changed"
         await stream.aclose()
 
     async with anyio.create_task_group() as tasks:
@@ -161,18 +101,18 @@ async def a_hundred_streams_echo_at_once(a: MuxedConn, b: MuxedConn) -> None:
 
 async def half_close_leaves_the_other_half(a: MuxedConn, b: MuxedConn) -> None:
     """After one side's end the other may send as much as it likes."""
-    near, far = await _pair_of_streams(a, b)
+    near, far = await pair_of_streams(a, b)
     await near.send(b"question")
     await near.send_eof()
     await near.send_eof()
-    assert await _read_all(far) == b"question"
+    assert await read_all(far) == b"question"
     try:
         await near.send(b"more")
     except (Misuse, Closed):
         pass
     else:
         raise AssertionError("a stream took data after its end")
-    answer = _noise(MIB, "answer")
+    answer = noise(MIB, "answer")
     async with anyio.create_task_group() as tasks:
 
         async def write() -> None:
@@ -180,7 +120,7 @@ async def half_close_leaves_the_other_half(a: MuxedConn, b: MuxedConn) -> None:
             await far.send_eof()
 
         tasks.start_soon(write)
-        assert await _read_all(near) == answer
+        assert await read_all(near) == answer
     try:
         await near.receive()
     except Reset as error:
@@ -196,7 +136,7 @@ async def what_has_ended_is_forgotten(a: MuxedConn, b: MuxedConn) -> None:
     opened: list[MuxedStream] = []
     accepted: list[MuxedStream] = []
     for opener, accepter in ((a, b), (b, a)) * 10:
-        near, far = await _pair_of_streams(opener, accepter)
+        near, far = await pair_of_streams(opener, accepter)
         near.priority = Priority.BULK
         opened += [near, far]
         accepted.append(far)
@@ -211,7 +151,7 @@ async def what_has_ended_is_forgotten(a: MuxedConn, b: MuxedConn) -> None:
             await stream.send_eof()
     for stream in opened:
         with suppress(Reset):
-            await _read_all(stream)
+            await read_all(stream)
         await stream.aclose()
     for _ in range(1000):
         if not a.streams and not b.streams:
@@ -222,18 +162,18 @@ async def what_has_ended_is_forgotten(a: MuxedConn, b: MuxedConn) -> None:
 
 async def resets_are_seen(a: MuxedConn, b: MuxedConn) -> None:
     """By both sides, in both directions, by readers that wait, and by nobody else."""
-    other_near, other_far = await _pair_of_streams(a, b)
+    other_near, other_far = await pair_of_streams(a, b)
     for resetter in (0, 1):
-        ends = await _pair_of_streams(a, b)
+        ends = await pair_of_streams(a, b)
         mine, theirs = ends[resetter], ends[1 - resetter]
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_expect_reset, theirs.receive, "the peer's waiting reader")
+            tasks.start_soon(expect_reset, theirs.receive, "the peer's waiting reader")
             await anyio.wait_all_tasks_blocked()
             await mine.reset()
         await mine.reset()
-        await _expect_reset(mine.receive, "reading after a reset")
-        await _expect_reset(lambda mine=mine: mine.send(b"x"), "writing after a reset")  # type: ignore[misc]
-        await _expect_reset(lambda theirs=theirs: theirs.send(b"x"), "writing to a stream the peer has reset")  # type: ignore[misc]
+        await expect_reset(mine.receive, "reading after a reset")
+        await expect_reset(lambda mine=mine: mine.send(b"x"), "writing after a reset")  # type: ignore[misc]
+        await expect_reset(lambda theirs=theirs: theirs.send(b"x"), "writing to a stream the peer has reset")  # type: ignore[misc]
         await mine.aclose()
         await theirs.aclose()
     await other_near.send(b"still here")
@@ -243,7 +183,7 @@ async def resets_are_seen(a: MuxedConn, b: MuxedConn) -> None:
 
 
 async def a_stream_that_nobody_reads_stops_only_itself(a: MuxedConn, b: MuxedConn) -> None:
-    near, _far = await _pair_of_streams(a, b)
+    near, _far = await pair_of_streams(a, b)
     block, limit, sent = bytes(65_536), 128 * MIB, 0
 
     async def fill() -> None:
@@ -264,7 +204,7 @@ async def a_stream_that_nobody_reads_stops_only_itself(a: MuxedConn, b: MuxedCon
             stream = await a.open()
             await stream.send(b"are you there?")
             await stream.send_eof()
-            assert await _read_all(stream) == b"are you there?", f"stream {index} came back changed"
+            assert await read_all(stream) == b"are you there?", f"stream {index} came back changed"
             await stream.aclose()
         tasks.cancel_scope.cancel()
     await near.reset()
@@ -273,7 +213,7 @@ async def a_stream_that_nobody_reads_stops_only_itself(a: MuxedConn, b: MuxedCon
 
 async def both_sides_may_leave_a_stream_unread(a: MuxedConn, b: MuxedConn) -> None:
     """And still use others: neither waits for the other to read first."""
-    stuck = [(await _pair_of_streams(opener, other))[0] for opener, other in ((a, b), (b, a))]
+    stuck = [(await pair_of_streams(opener, other))[0] for opener, other in ((a, b), (b, a))]
 
     async def fill(stream: MuxedStream) -> None:
         try:
@@ -288,7 +228,7 @@ async def both_sides_may_leave_a_stream_unread(a: MuxedConn, b: MuxedConn) -> No
             tasks.start_soon(fill, stream)
         await anyio.wait_all_tasks_blocked()
         for opener, other in ((a, b), (b, a)):
-            near, far = await _pair_of_streams(opener, other)
+            near, far = await pair_of_streams(opener, other)
             await far.send(b"!")
             assert await near.receive() == b"!"
             await near.aclose()
@@ -299,8 +239,8 @@ async def both_sides_may_leave_a_stream_unread(a: MuxedConn, b: MuxedConn) -> No
 
 
 async def four_mebibytes_go_each_way(a: MuxedConn, b: MuxedConn) -> None:
-    near, far = await _pair_of_streams(a, b)
-    there, back = _noise(4 * MIB, "there"), _noise(4 * MIB, "back")
+    near, far = await pair_of_streams(a, b)
+    there, back = noise(4 * MIB, "there"), noise(4 * MIB, "back")
 
     async def write(stream: MuxedStream, data: bytes, step: int) -> None:
         for start in range(0, len(data), step):
@@ -308,7 +248,7 @@ async def four_mebibytes_go_each_way(a: MuxedConn, b: MuxedConn) -> None:
         await stream.send_eof()
 
     async def read(stream: MuxedStream, expected: bytes) -> None:
-        assert await _read_all(stream, 200_000) == expected, "a large transfer came out changed"
+        assert await read_all(stream, 200_000) == expected, "a large transfer came out changed"
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write, near, there, 4 * MIB)
@@ -320,8 +260,8 @@ async def four_mebibytes_go_each_way(a: MuxedConn, b: MuxedConn) -> None:
 async def close_sends_what_was_accepted(a: MuxedConn, b: MuxedConn) -> None:
     """``aclose`` right after ``send`` loses nothing, of the stream or of the connection."""
     for size in (1, 100_000, MIB):
-        near, far = await _pair_of_streams(a, b)
-        data = _noise(size, size)
+        near, far = await pair_of_streams(a, b)
+        data = noise(size, size)
         async with anyio.create_task_group() as tasks:
 
             async def write(near: MuxedStream = near, data: bytes = data) -> None:
@@ -330,16 +270,16 @@ async def close_sends_what_was_accepted(a: MuxedConn, b: MuxedConn) -> None:
                 await near.aclose()
 
             tasks.start_soon(write)
-            assert await _read_all(far) == data, "data was lost by closing"
-        await _expect_reset(near.receive, "reading after aclose")
+            assert await read_all(far) == data, "data was lost by closing"
+        await expect_reset(near.receive, "reading after aclose")
         await far.aclose()
-    near, far = await _pair_of_streams(a, b)
-    data = _noise(200_000, "last words")
+    near, far = await pair_of_streams(a, b)
+    data = noise(200_000, "last words")
     await near.send(data)
     await near.send_eof()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(a.aclose)
-        assert await _read_all(far) == data, "data was lost by closing the connection"
+        assert await read_all(far) == data, "data was lost by closing the connection"
 
 
 async def streams_have_a_ceiling(a: MuxedConn, b: MuxedConn) -> None:
@@ -361,53 +301,43 @@ async def streams_have_a_ceiling(a: MuxedConn, b: MuxedConn) -> None:
     assert len(accepted) <= len(opened)
     for stream in accepted:
         await stream.aclose()
-    near, far = await _pair_of_streams(a, b)
+    near, far = await pair_of_streams(a, b)
     await near.aclose()
     await far.aclose()
 
 
 async def shutdown_is_clean(a: MuxedConn, b: MuxedConn) -> None:
     """The peer learns of an orderly end; what is open is cut; nothing new starts."""
-    near, far = await _pair_of_streams(a, b)
+    near, far = await pair_of_streams(a, b)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(
-            _expect_reset, far.receive, "a reader of an open stream at the end of the connection"
-        )
-        tasks.start_soon(_expect_closed, b.accept)
+        tasks.start_soon(expect_reset, far.receive, "a reader of an open stream at the end of the connection")
+        tasks.start_soon(expect_closed, b.accept)
         await anyio.wait_all_tasks_blocked()
         await a.aclose()
     await a.aclose()
-    await _expect_reset(near.receive, "reading after the end")
+    await expect_reset(near.receive, "reading after the end")
     for conn in (a, b):
-        await _expect_closed(conn.open)
-        await _expect_closed(conn.accept)
-
-
-async def _expect_closed(action: Callable[[], Awaitable[object]]) -> None:
-    try:
-        await action()
-    except Closed:
-        return
-    raise AssertionError("the connection has ended and goes on")
+        await expect_closed(conn.open)
+        await expect_closed(conn.accept)
 
 
 async def an_abort_waits_for_nobody(a: MuxedConn, b: MuxedConn) -> None:
     """What is open is cut on both sides, although the peer reads nothing of what was sent."""
-    near, far = await _pair_of_streams(a, b)
-    await near.send(_noise(1000, "unread"))
+    near, far = await pair_of_streams(a, b)
+    await near.send(noise(1000, "unread"))
     await a.abort()
     await a.abort()
-    await _expect_reset(near.receive, "reading after an abort")
-    await _expect_reset(far.receive, "reading after an abort of the peer")
+    await expect_reset(near.receive, "reading after an abort")
+    await expect_reset(far.receive, "reading after an abort of the peer")
     for conn in (a, b):
-        await _expect_closed(conn.accept)
+        await expect_closed(conn.accept)
 
 
 async def a_cancelled_call_breaks_nothing(a: MuxedConn, b: MuxedConn) -> None:
     """Cancelled reads and accepts lose nothing; a cancelled small send sends nothing."""
     with anyio.move_on_after(0.01):
         await b.accept()
-    near, far = await _pair_of_streams(a, b)
+    near, far = await pair_of_streams(a, b)
     with anyio.move_on_after(0.01):
         await far.receive()
     await near.send(b"kept")
@@ -416,7 +346,7 @@ async def a_cancelled_call_breaks_nothing(a: MuxedConn, b: MuxedConn) -> None:
     for turn in range(8):
         await _cancel_as_a_stream_comes(a, b, turn)
     sent = 0
-    block = _noise(1500, "block")
+    block = noise(1500, "block")
     try:
         for _ in range(100_000):
             with anyio.fail_after(0.1):
@@ -435,7 +365,7 @@ async def a_cancelled_call_breaks_nothing(a: MuxedConn, b: MuxedConn) -> None:
 
         tasks.start_soon(write)
         try:
-            assert await _read_all(far) == block * sent + b"end", "a cancelled send left something behind"
+            assert await read_all(far) == block * sent + b"end", "a cancelled send left something behind"
         except Reset:
             # Allowed where a protocol gives up a stream that nobody reads.
             tasks.cancel_scope.cancel()
